@@ -1,0 +1,1 @@
+"""Backends: what turns a plan into an attention function."""

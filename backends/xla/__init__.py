@@ -1,0 +1,1 @@
+"""The XLA backend: block-sparse attention on any device."""

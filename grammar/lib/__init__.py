@@ -1,0 +1,1 @@
+"""Published patterns as .attn files: `import NAME` finds them here."""

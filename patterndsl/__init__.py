@@ -1,0 +1,1 @@
+"""patterndsl: declare attention sparsity, have it analysed and run in JAX."""
