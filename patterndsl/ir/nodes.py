@@ -1,0 +1,225 @@
+"""The IR: pattern nodes. This file is the whole of it, with `ir.expr` for the scalars inside.
+
+A pattern maps a query to the *slots* that it keeps: tokens, and summaries of chunks of tokens (`Pool`), each with
+a count (0 or 1, more only under `Sum`). Nodes are immutable and hash-consed: equality is identity. The built-in
+patterns are subclasses of `Pattern` in `patterndsl.patterns`, one file each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
+
+from patterndsl.ir.expr import Expr
+from patterndsl.ir.interned import Interned
+
+_node = dataclasses.dataclass(frozen=True, eq=False, repr=False)
+
+
+@_node
+class Tokens(metaclass=Interned):
+    """A token list, ``[0, 5, 8:16, ::512, -1]``: numbers, and (start, stop, step) with None where left out."""
+
+    items: tuple[Expr | tuple[Expr | None, Expr | None, Expr | None], ...]
+
+
+Shape: TypeAlias = tuple[Expr, ...]
+Argument: TypeAlias = "Expr | Tokens | Shape | Node | str | bool | None"
+
+
+@_node
+class Node(metaclass=Interned):
+    """A pattern."""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """The patterns directly under it."""
+        found: list[Node] = []
+        self.rebuild(lambda p: found.append(p) or p)
+        return tuple(found)
+
+    def rebuild(self, child: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e) -> Node:
+        """The same node over ``child`` of each child and ``number`` of each expression."""
+
+        def go(x: Any) -> Any:
+            if isinstance(x, Node):
+                return child(x)
+            if isinstance(x, Expr):
+                return number(x)
+            if isinstance(x, Tokens):
+                return Tokens(go(x.items))
+            return tuple(go(y) for y in x) if isinstance(x, tuple) else x
+
+        old = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        new = [go(x) for x in old]
+        same = all(a is b or (isinstance(a, tuple) and a == b) for a, b in zip(old, new, strict=True))
+        return self if same else type(self)(*new)
+
+    def __repr__(self) -> str:
+        from patterndsl.ir.text import node_text
+
+        return node_text(self)
+
+
+@_node
+class Where(Node):
+    """The token pairs for which a predicate over ``q``, ``k``, ``n``, ``h`` and inputs holds."""
+
+    keep: Expr
+
+
+@_node
+class Union(Node):
+    """``a | b``: kept by either; counts are the larger."""
+
+    members: tuple[Node, ...]
+
+
+@_node
+class Intersection(Node):
+    """``a & b``: kept by both; counts are the smaller. Tokens under a summary must all be kept."""
+
+    members: tuple[Node, ...]
+
+
+@_node
+class SymmetricDifference(Node):
+    """``a ^ b``: kept by exactly one (an odd number, of several). Tokens only."""
+
+    members: tuple[Node, ...]
+
+
+@_node
+class Sum(Node):
+    """``a + b``: counts add up."""
+
+    members: tuple[Node, ...]
+
+
+@_node
+class Difference(Node):
+    """``a - b``: kept by a and not by b; counts subtract, down to 0. b has tokens only."""
+
+    left: Node
+    right: Node
+
+
+@_node
+class Complement(Node):
+    """``~a``: kept where a keeps nothing. Tokens only."""
+
+    operand: Node
+
+
+@_node
+class Mix(Node):
+    """``mix(a, b)``: separately normalised branches, combined by run-time gates."""
+
+    branches: tuple[Node, ...]
+
+
+@_node
+class Range(metaclass=Interned):
+    """Heads or layers start … stop − 1 (``stop=None``: all that follow), of which every ``step``-th."""
+
+    start: int
+    stop: int | None
+    step: int = 1
+
+    def __contains__(self, i: int) -> bool:
+        return i >= self.start and (self.stop is None or i < self.stop) and (i - self.start) % self.step == 0
+
+
+@_node
+class Cases(Node):
+    """One pattern for each head or layer; ``otherwise`` is the ``_`` case. Earlier layer cases win."""
+
+    ranges: tuple[Range, ...]
+    patterns: tuple[Node, ...]
+    otherwise: Node | None
+
+    def pick(self, i: int) -> Node | None:
+        """The pattern of head or layer ``i``, None where no case covers it."""
+        hits = (p for r, p in zip(self.ranges, self.patterns, strict=True) if i in r)
+        return next(hits, self.otherwise)
+
+
+@_node
+class Heads(Cases):
+    """``heads { 0:4 => a; _ => b }``."""
+
+
+@_node
+class Layers(Cases):
+    """``layers { every 6 => a; _ => b }``: ``every 6`` is layers 5, 11, 17 …"""
+
+
+@_node
+class Call(Node):
+    """A call of a pattern function of the module; gone after inlining."""
+
+    function: str
+    arguments: tuple[Expr, ...]
+
+
+@_node
+class Pool(metaclass=Interned):
+    """Summaries: chunk c stands for tokens c·stride … min(c·stride + size, n) − 1, pooled by ``reduce``.
+
+    ``weight="count"`` adds log(tokens in the chunk) to the summary's logit. ``level`` is for display.
+    """
+
+    size: int
+    stride: int
+    reduce: str | Callable[..., Any] = "mean"
+    weight: str = "count"
+    level: int = 1
+
+    def chunks(self, n: int) -> int:
+        """How many chunks n tokens make, the ragged last one included."""
+        return -(-n // self.stride)
+
+
+@_node
+class Pattern(Node):
+    """A built-in pattern. Subclasses live in `patterndsl.patterns`, which documents what they define."""
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+    growth: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        """The predicate that defines the token pairs kept."""
+        raise NotImplementedError(f"{type(self).__name__} defines no token pairs")
+
+    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+        """The summaries kept: for each pool a predicate over ``q`` and the chunk's index ``c``."""
+        return ()
+
+    def pairs(self, n: Expr) -> Expr:
+        """An upper bound on the slots kept in all, as a number over n; its class is the growth."""
+        return n * n
+
+    def check(self, n: int | None) -> None:
+        """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A pattern function of a module: names of its arguments, and its body over ``%name``."""
+
+    arguments: tuple[str, ...]
+    body: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A spec: its main pattern, what it declares, and where in the text each node stood."""
+
+    main: Node
+    params: Mapping[str, Expr] = dataclasses.field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    functions: Mapping[str, Function] = dataclasses.field(default_factory=dict)
+    spans: Mapping[Node, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)

@@ -1,0 +1,132 @@
+"""`hierarchical` and `tree`: summaries of chunks, level by level."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from patterndsl.ir.expr import C, Q, Expr, all_of, build, maximum
+from patterndsl.ir.nodes import Pattern, Pool
+from patterndsl.patterns.base import Annotated, Count, Kind, Reduce, Size, Weight, pattern
+
+MAX_LEVELS = 64  # factor ≥ 2: enough for 2^64 tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+    """The levels of chunks of leaf·factor^(l−1) tokens, and what is near at each."""
+
+    factor: int
+    window: int
+    leaf: int
+    levels: int | None
+    reduce: str | Callable[..., Any]
+    weight: str
+
+    def chunk(self, level: int) -> int:
+        """Tokens in a chunk of the level."""
+        return int(self.leaf * self.factor ** (level - 1))
+
+    def top(self, n: int) -> int:
+        """The highest level: the smallest l ≥ 1 with chunk(l + 1) ≥ n, unless given."""
+        if self.levels is not None:
+            return min(self.levels, MAX_LEVELS)
+        level = 1
+        while self.chunk(level + 1) < n:
+            level += 1
+        return level
+
+    def near(self, level: int, q: Expr, chunk: Expr) -> Expr:
+        """The chunk of the level is at most ``window`` chunks from the query's."""
+        return abs(chunk - q // self.chunk(level)) <= self.window
+
+    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+        """At each level, the chunks that are not near though their parent is."""
+        top, found = self.top(n), []
+        for level in range(1, top + 1):
+            size = self.chunk(level)
+            far = ~self.near(level, Q, C)
+            if level < top:
+                far = all_of(far, self.near(level + 1, Q, C // self.factor))
+            found.append((Pool(size, size, self.reduce, self.weight, level), far))
+        return tuple(found)
+
+    def pairs(self, n: Expr) -> Expr:
+        """An upper bound on the slots kept."""
+        reach = 2 * self.window + 1
+        if self.levels is None:
+            return n * reach * (self.leaf + self.factor * build("ceil", build("log2", maximum(n, 2))))
+        top = min(self.levels, MAX_LEVELS)
+        return n * (reach * (self.leaf + self.factor * top) + n // self.chunk(top))
+
+
+@pattern
+class Hierarchical(Pattern):
+    """The near/far split of the fast multipole method. Level l ≥ 1 groups tokens into chunks of leaf·factor^(l−1). A
+    query sees at level l the summaries of the chunks that are not near it (chunk distance > `window`) but whose
+    parent is near; at level 0 the tokens whose chunk is near; at the top level every chunk not near. So each token
+    is represented exactly once, by itself or by one summary. `reduce` (mean, max, first, last) makes a summary's key
+    and value; `weight="count"` adds log(tokens in the chunk) to its logit, `weight="one"` nothing. `levels=auto` is
+    as many as n needs."""
+
+    name = "hierarchical"
+    growth = "n·log n"
+    source = "Kang et al. 2023 (Fast Multipole Attention), arXiv:2310.11960; Zhu and Soricut 2021, arXiv:2107.11906"
+    examples = (
+        "hierarchical(factor=4)",
+        "hierarchical(2, window=2, leaf=4)",
+        'hierarchical(3, levels=2, reduce="max", weight="one")',
+    )
+
+    factor: Annotated[Expr, Kind("number", 2)]
+    window: Count = Expr("const", (), 1)
+    leaf: Size | None = None
+    levels: Size | None = None
+    reduce: Reduce = "mean"
+    weight: Weight = "count"
+
+    @property
+    def _pyramid(self) -> Pyramid:
+        factor = int(self.factor)
+        leaf = int(self.leaf) if self.leaf is not None else factor
+        levels = int(self.levels) if self.levels is not None else None
+        return Pyramid(factor, int(self.window), leaf, levels, self.reduce, self.weight)
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        pyramid = self._pyramid
+        return pyramid.near(1, q, k // pyramid.leaf)
+
+    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+        return self._pyramid.summaries(n)
+
+    def pairs(self, n: Expr) -> Expr:
+        return self._pyramid.pairs(n)
+
+
+@pattern
+class Tree(Pattern):
+    """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own chunk, and above
+    it, level by level, the summaries of the other chunks of its parent."""
+
+    name = "tree"
+    growth = "n·log n"
+    source = "The hierarchically off-diagonal (HODLR) structure; Ambikasaran and Darve 2013, arXiv:1403.5337"
+    examples = ("tree(2)", "tree(branching=4)")
+
+    branching: Annotated[Expr, Kind("number", 2)]
+
+    @property
+    def _pyramid(self) -> Pyramid:
+        branching = int(self.branching)
+        return Pyramid(branching, 0, branching, None, "mean", "count")
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        pyramid = self._pyramid
+        return pyramid.near(1, q, k // pyramid.leaf)
+
+    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+        return self._pyramid.summaries(n)
+
+    def pairs(self, n: Expr) -> Expr:
+        return self._pyramid.pairs(n)

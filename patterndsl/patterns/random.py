@@ -1,0 +1,65 @@
+"""`random`: key blocks drawn by a hash."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from patterndsl.ir.expr import Expr, build
+from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.table import Table
+from patterndsl.patterns.base import Number, Size, pattern
+
+
+@pattern
+class Random(Pattern):
+    """For each block of queries, `blocks` distinct key blocks (all, where there are no more), drawn by a
+    counter-based hash of (seed, block row): the same on every platform and for every number of queries."""
+
+    name = "random"
+    growth = "n·blocks·block"
+    source = "Zaheer et al. 2020 (BigBird), arXiv:2007.14062"
+    examples = ("random(2, block=8, seed=1)",)
+
+    blocks: Size
+    block: Size = Expr("const", (), 64)
+    seed: Number = Expr("const", (), 0)
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        count = -(-int(n) // int(self.block))
+        table = draw(int(self.seed), count, int(self.blocks))
+        return build("lookup", q // self.block, k // self.block, value=table)
+
+    def pairs(self, n: Expr) -> Expr:
+        return n * self.blocks * self.block
+
+
+@functools.lru_cache(maxsize=32)
+def draw(seed: int, count: int, blocks: int) -> Table:
+    """For each of ``count`` rows, ``min(blocks, count)`` distinct columns of ``count``: Floyd's sampling
+    (Bentley and Floyd 1987) with the hash as its source of numbers."""
+    rows = np.arange(count, dtype=np.uint64)
+    take = min(blocks, count)
+    chosen = np.full((count, take), count, np.int64)
+    for i, last in enumerate(range(count - take, count)):
+        drawn = (_hash(seed, rows, last) % np.uint64(last + 1)).astype(np.int64)
+        taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
+        chosen[:, i] = np.where(taken, last, drawn)
+    return Table(np.sort(chosen, axis=1).astype(np.int32), count)
+
+
+def _hash(seed: int, row: npt.NDArray[np.uint64], step: int) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finalizer over (seed, row, step) (Steele, Lea and Flood 2014)."""
+    x = _mix(np.uint64(seed % 2**64) + np.zeros_like(row))
+    x = _mix(x + row)
+    return _mix(x + np.uint64(step))
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))

@@ -1,0 +1,231 @@
+"""`Spec`: a pattern as a user holds it, from text or built in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patterndsl.ir.nodes import (
+    Complement,
+    Difference,
+    Intersection,
+    Module,
+    Node,
+    Sum,
+    SymmetricDifference,
+    Union,
+)
+
+if TYPE_CHECKING:
+    from patterndsl.ir.nodes import Pool
+
+_AND_OR = (
+    "a pattern has no truth value: combine patterns with `&`, `|` and `~` (`and`, `or`, `not` and chained comparisons "
+    "belong to predicates)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """What each query may attend to, dense: ``counts`` [n_q, slots] (0: not kept), and for each slot its level (0: a
+    token) and the tokens ``start`` … ``stop`` − 1 that it stands for. ``pools`` names the source of each slot."""
+
+    counts: npt.NDArray[np.int32]
+    level: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
+    stop: npt.NDArray[np.int64]
+    pools: tuple[Pool, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spec:
+    """A declarative pattern of attention sparsity. Immutable; made by `parse`, `load` or the constructors."""
+
+    module: Module
+    name: str = "<python>"
+
+    # -- combining -----------------------------------------------------------------------------------
+
+    def _with(self, other: object, kind: type[Node]) -> Spec:
+        other = as_spec(other)
+        module = join_modules(self.module, other.module)
+        mine, theirs = self.module.main, other.module.main
+        if kind is Difference:
+            return Spec(dataclasses.replace(module, main=Difference(mine, theirs)))
+        flat: list[Node] = []
+        for m in (mine, theirs):
+            flat.extend(m.members if type(m) is kind else (m,))  # type: ignore[attr-defined]
+        return Spec(dataclasses.replace(module, main=kind(tuple(flat))))
+
+    def __or__(self, other: object) -> Spec:
+        return self._with(other, Union)
+
+    def __and__(self, other: object) -> Spec:
+        return self._with(other, Intersection)
+
+    def __xor__(self, other: object) -> Spec:
+        return self._with(other, SymmetricDifference)
+
+    def __add__(self, other: object) -> Spec:
+        return self._with(other, Sum)
+
+    def __sub__(self, other: object) -> Spec:
+        return self._with(other, Difference)
+
+    def __invert__(self) -> Spec:
+        return Spec(dataclasses.replace(self.module, main=Complement(self.module.main)))
+
+    def __bool__(self) -> bool:
+        raise TypeError(_AND_OR)
+
+    def __eq__(self, other: object) -> bool:
+        """The same pattern as written (`patterndsl diff` decides whether two mean the same)."""
+        return isinstance(other, Spec) and self.module == other.module
+
+    def __hash__(self) -> int:
+        return hash(self.module.main)
+
+    def __repr__(self) -> str:
+        return f"Spec({self.module.main})"
+
+    def __str__(self) -> str:
+        return str(self.module.main)
+
+    # -- meaning -------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the run-time inputs."""
+        return self.module.inputs
+
+    def bind(
+        self,
+        n: int,
+        *,
+        params: Mapping[str, int] | None = None,
+        head: int = 0,
+        num_heads: int | None = None,
+        layer: int = 0,
+    ) -> Node:
+        """The pattern tree of one head of one layer at a length, every number known. Raises SpecError."""
+        from patterndsl.ir import resolve
+
+        module = resolve.inline(resolve.set_params(self.module, params))
+        node = resolve.pick_head(resolve.pick_layer(module.main, layer), head, num_heads)
+        return resolve.at_length(node, n, module.spans)
+
+    def slots(
+        self,
+        n: int,
+        n_q: int | None = None,
+        *,
+        params: Mapping[str, int] | None = None,
+        head: int = 0,
+        num_heads: int | None = None,
+        layer: int = 0,
+        inputs: Mapping[str, Any] | None = None,
+        q_offset: int | None = None,
+    ) -> Slots:
+        """Tokens and summaries that each query sees, dense: for small n.
+
+        Positions of the queries are ``q_offset`` … (by default the last query is at the last key). ``inputs``:
+        an integer array [n] for each run-time input.
+        """
+        from patterndsl.ir.dense import dense
+        from patterndsl.ir.normal import TOKENS
+
+        node = self.bind(n, params=params, head=head, num_heads=num_heads, layer=layer)
+        q = query_positions(n, n_q, q_offset)
+        values = check_inputs(self.inputs, inputs, n)
+        found = dense(node, q, n, values)
+        found.setdefault(TOKENS, np.zeros((len(q), n), np.int32))
+        pools = sorted(found, key=lambda p: (p.level, p.size))
+        level, start, stop, source = [], [], [], []
+        for pool in pools:
+            c = np.arange(pool.chunks(n))
+            level.append(np.full(len(c), pool.level, np.int32))
+            start.append(c * pool.stride)
+            stop.append(np.minimum(c * pool.stride + pool.size, n))
+            source.extend([pool] * len(c))
+        counts = np.concatenate([found[p] for p in pools], axis=1)
+        return Slots(counts, *(np.concatenate(x) for x in (level, start, stop)), tuple(source))
+
+    def mask(
+        self,
+        n: int,
+        n_q: int | None = None,
+        *,
+        params: Mapping[str, int] | None = None,
+        head: int = 0,
+        num_heads: int | None = None,
+        layer: int = 0,
+        inputs: Mapping[str, Any] | None = None,
+        q_offset: int | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """The token pairs kept, bool [n_q, n], dense: for small n. Summaries are not in it (see `slots`)."""
+        slots = self.slots(
+            n, n_q, params=params, head=head, num_heads=num_heads, layer=layer, inputs=inputs, q_offset=q_offset
+        )
+        kept: npt.NDArray[np.bool_] = slots.counts[:, slots.level == 0] > 0
+        return kept
+
+
+def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt.NDArray[np.int64]:
+    """Absolute positions of the queries."""
+    n_q = n if n_q is None else n_q
+    first = n - n_q if q_offset is None else q_offset
+    return np.arange(first, first + n_q)
+
+
+def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
+    """The run-time inputs as integer arrays whose last axis is n. Raises SpecError."""
+    from patterndsl.diagnostics import InputDtype, InputShape, MissingInput, SpecError, UnexpectedInput
+
+    given = given or {}
+    for name in given:
+        if name not in names:
+            raise SpecError(UnexpectedInput(name=name, candidates=names))
+    found = {}
+    for name in names:
+        if name not in given:
+            raise SpecError(MissingInput(name=name))
+        value = given[name]
+        value = value if hasattr(value, "dtype") else np.asarray(value)
+        if value.dtype.kind not in "iu":
+            raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
+        if value.ndim not in (1, 2) or value.shape[-1] != n:
+            raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}] or [batch, {n}]"))
+        found[name] = value
+    return found
+
+
+def join_modules(a: Module, b: Module) -> Module:
+    """The declarations of both; a name that means two things is refused."""
+    for kind, mine, theirs in (("param", a.params, b.params), ("pattern", a.functions, b.functions)):
+        for name in mine.keys() & theirs.keys():  # type: ignore[attr-defined]
+            if mine[name] != theirs[name]:  # type: ignore[index]
+                raise ValueError(f"the two specs declare the {kind} {name!r} differently: rename it in one of them")
+    return Module(
+        a.main,
+        {**a.params, **b.params},
+        tuple(dict.fromkeys((*a.inputs, *b.inputs))),
+        {**a.functions, **b.functions},
+        {**b.spans, **a.spans},
+    )
+
+
+def as_spec(x: object) -> Spec:
+    """A spec from itself, its text, or a node."""
+    if isinstance(x, Spec):
+        return x
+    if isinstance(x, str):
+        from patterndsl.frontend import parse
+
+        return parse(x)
+    if isinstance(x, Node):
+        return Spec(Module(x))
+    raise TypeError(f"expected a pattern (a Spec or its text), got {type(x).__name__}")
