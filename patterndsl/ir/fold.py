@@ -50,7 +50,8 @@ def fold(op: str, args: tuple[Expr, ...], value: object) -> Expr:
             return _const(result)
         return Expr(op, args, value)  # not whole: kept exact, as it was written
     rule = _RULES.get(op)
-    return (rule(args) if rule else None) or Expr(op, args, value)
+    simpler = rule(args) if rule else None
+    return Expr(op, args, value) if simpler is None else simpler
 
 
 def _is(e: Expr, number: int) -> bool:

@@ -61,8 +61,9 @@ def _ends(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr | No
                 above, below = build(body.op, left, x), build(body.op, left, -x)
                 return at_both(above) | at_both(below) | build(body.op, left, 0)
             return None
-        if slope(left, name) is not None and slope(right, name) is not None and _one_way(left, right, name):
-            return at_both(body)
+        rise, fall = slope(left, name), slope(right, name)
+        if rise is not None and fall is not None and rise * fall <= 0:  # left − right is monotone
+            return body.subs({name: high if rise > 0 or fall < 0 else low})
     if body.op == "eq":
         left, right = body.args
         if (slope(left, name) is not None and name not in right.names()) or (
@@ -70,13 +71,6 @@ def _ends(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr | No
         ):
             return at_both(body)  # a monotone side equal at both ends is constant between
     return None
-
-
-def _one_way(left: Expr, right: Expr, name: str) -> bool:
-    """left − right is monotone: only one side moves, or they move apart."""
-    a, b = slope(left, name), slope(right, name)
-    assert a is not None and b is not None
-    return a == 0 or b == 0 or (a > 0) != (b > 0)
 
 
 def slope(e: Expr, name: str) -> int | None:
