@@ -6,6 +6,7 @@ Works on the tree as it stands, never on the normal form, and never for speed: m
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,9 +88,9 @@ class _Dense:
                 return {**kept, TOKENS: xp.maximum(found.get(TOKENS, 0 * right) - right, 0)}
         raise TypeError(f"not resolved before its dense meaning: {node}")
 
-    def token_set(self, node: Node, q: Any, operator: str) -> Any:
+    def token_set(self, node: Node, q: Any, symbol: str) -> Any:
         if has_summaries(node):
-            raise SummaryMisuse(operator, node)
+            raise SummaryMisuse(symbol, node)
         return (self.tokens(node, q) > 0).astype(np.int32)
 
     def join(self, node: Union | Sum, q: Any, two: Any) -> Counts:
@@ -103,7 +104,7 @@ class _Dense:
         holders = [m for m in node.members if has_summaries(m)]
         if len(holders) > 1:
             raise SummaryMisuse("&", holders[1])
-        tokens = functools.reduce(self.xp.minimum, [self.tokens(m, q) for m in node.members])
+        tokens = functools.reduce(operator.mul, [self.tokens(m, q) for m in node.members])
         found: Counts = {}
         if holders:
             rest = [self.tokens(m, q) for m in node.members if m is not holders[0]]

@@ -78,7 +78,8 @@ class Union(Node):
 
 @_node
 class Intersection(Node):
-    """``a & b``: kept by both; counts are the smaller. Tokens under a summary must all be kept."""
+    """``a & b``: kept by both; counts multiply, so that a set restricts ``a + b`` and leaves its counts.
+    Tokens under a summary must all be kept."""
 
     members: tuple[Node, ...]
 

@@ -211,10 +211,12 @@ def _intersection(node: Intersection, n: Expr) -> dict[Pool, Term]:
     tokens = [p.get(TOKENS, NOTHING) for p in parts]
     keep = all_of(*(t.keep for t in tokens))
     count: Expr | None = None
-    if any(t.count is not None for t in tokens):
-        count = tokens[0].amount
-        for t in tokens[1:]:
-            count = minimum(count, t.amount)
+    counts = [t.count for t in tokens if t.count is not None]
+    if counts:
+        product = counts[0]
+        for c in counts[1:]:
+            product = product * c
+        count = where(keep, product, 0)
     found = {TOKENS: Term(keep, count)}
     if holders:
         held = node.members.index(holders[0])
