@@ -1,6 +1,6 @@
 """Backends: what turns a plan into an attention function.
 
-A backend is a module (or package) here with a `Backend` object named ``BACKEND``. It sees a plan, never the syntax
+A backend is a module (or package) here with a `Backend` object named ``BACKEND`` (`calling` is what they share). It sees a plan, never the syntax
 tree, and answers `supports` with a value: None, or `Unsupported` with the reason.
 """
 
@@ -82,6 +82,7 @@ def backends() -> dict[str, Backend]:
     """All backends by name."""
     found: dict[str, Backend] = {}
     for info in pkgutil.iter_modules(__path__):
-        backend: Backend = importlib.import_module(f"{__name__}.{info.name}").BACKEND
-        found[backend.name] = backend
+        backend: Backend | None = getattr(importlib.import_module(f"{__name__}.{info.name}"), "BACKEND", None)
+        if backend is not None:
+            found[backend.name] = backend
     return found

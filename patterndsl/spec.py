@@ -114,6 +114,7 @@ class Spec:
         """The pattern tree of one head of one layer at a length, every number known. Raises SpecError."""
         from patterndsl.ir import resolve
 
+        _positive("n", n)
         module = resolve.inline(resolve.set_params(self.module, params))
         node = resolve.pick_head(resolve.pick_layer(module.main, layer), head, num_heads)
         return resolve.at_length(node, n, module.spans)
@@ -177,13 +178,15 @@ class Spec:
 def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt.NDArray[np.int64]:
     """Absolute positions of the queries."""
     n_q = n if n_q is None else n_q
+    _positive("n_q", n_q)
     first = n - n_q if q_offset is None else q_offset
     return np.arange(first, first + n_q)
 
 
 def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
     """The run-time inputs as integer arrays whose last axis is n. Raises SpecError."""
-    from patterndsl.diagnostics import InputDtype, InputShape, MissingInput, SpecError, UnexpectedInput
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.runtime import InputDtype, InputShape, MissingInput, UnexpectedInput
 
     given = given or {}
     for name in given:
@@ -201,6 +204,14 @@ def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int
             raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}] or [batch, {n}]"))
         found[name] = value
     return found
+
+
+def _positive(name: str, value: int) -> None:
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.runtime import BadCall
+
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise SpecError(BadCall(argument=name, reason=f"a length is a whole number of at least 1, not {value!r}"))
 
 
 def join_modules(a: Module, b: Module) -> Module:

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from patterndsl.diagnostics import (
+from patterndsl.diagnostics import SpecError
+from patterndsl.diagnostics.names import UnknownParam
+from patterndsl.diagnostics.values import (
     DivisionByZero,
     NotPositive,
     NotWhole,
     NoValue,
     RangesMismatch,
-    SpecError,
-    UnknownParam,
     ValueTooLarge,
 )
 from patterndsl.ir.expr import Expr, as_expr, build, evaluate_number

@@ -11,7 +11,8 @@ from patterndsl.ir.nodes import Pattern, Tokens
 
 def bad(p: Pattern, reason: str, n: int | None = None) -> NoReturn:
     """Raise `SpecError`: the arguments do not fit together."""
-    from patterndsl.diagnostics import BadValue, SpecError
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.values import BadValue
 
     raise SpecError(BadValue(pattern=p.name, reason=reason, n=n))
 
@@ -26,7 +27,8 @@ def one_of(p: Pattern, *groups: tuple[str, ...]) -> None:
 
 def tokens_in_range(p: Pattern, tokens: Tokens, n: int | None) -> None:
     """Single positions exist at this n; steps are positive."""
-    from patterndsl.diagnostics import SpecError, TokenOutOfRange
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.values import TokenOutOfRange
 
     for item in tokens.items:
         if isinstance(item, tuple):

@@ -1,0 +1,143 @@
+"""The reference: dense attention that defines every backend's answer. Written for clarity, never for speed.
+
+float32, or float64 for float64 operands. Memory is n_q × (n + summaries).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.ir.dense import dense
+from patterndsl.ir.nodes import Mix, Node, Pool
+from patterndsl.ir.normal import TOKENS, lift_mix
+
+if TYPE_CHECKING:
+    from patterndsl.plan.plan import Plan
+
+
+class Reference:
+    """The dense definition as a backend."""
+
+    name = "reference"
+
+    def supports(self, plan: Plan, target: Target) -> Unsupported | None:
+        return None
+
+    def lower(self, plan: Plan, target: Target) -> Kernel:
+        groups = [(g.heads, g.node) for g in plan.groups]
+        return lambda operands: run(groups, operands)
+
+
+BACKEND = Reference()
+
+
+def run(groups: list[tuple[tuple[int, ...], Node]], x: Operands) -> list[tuple[jax.Array, jax.Array]]:
+    """Attention by groups of heads, each with its pattern (bound at n). See `backends.Kernel`."""
+    per_group = [_group(heads, node, x) for heads, node in groups]
+    order = np.argsort([h for heads, _ in groups for h in heads])
+    branches = []
+    for parts in zip(*per_group, strict=True):
+        out = jnp.concatenate([o for o, _ in parts], axis=2)[:, :, order]
+        lse = jnp.concatenate([s for _, s in parts], axis=2)[:, :, order]
+        branches.append((out, lse))
+    return branches
+
+
+def _group(heads: tuple[int, ...], node: Node, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
+    node = lift_mix(node)
+    parts = node.branches if isinstance(node, Mix) else (node,)
+    return [_branch(np.asarray(heads), part, x) for part in parts]
+
+
+def _branch(heads: np.ndarray[Any, Any], node: Node, x: Operands) -> tuple[jax.Array, jax.Array]:
+    dtype = jnp.promote_types(x.q.dtype, jnp.float32)
+    n, n_q = x.k.shape[1], x.q.shape[1]
+    kv_heads = heads // (x.q.shape[2] // x.k.shape[2])
+    q = x.q[:, :, heads].astype(dtype)
+    k, v = (a[:, :, kv_heads].astype(dtype) for a in (x.k, x.v))
+    bias = None
+    if x.bias is not None:
+        bias = (x.bias[:, heads] if x.bias.shape[1] > 1 else x.bias).astype(dtype)
+    positions = x.q_offset + jnp.arange(n_q) if isinstance(x.q_offset, jax.Array) else x.q_offset + np.arange(n_q)
+    static = not x.inputs and isinstance(positions, np.ndarray)
+    counts = dense(node, positions, n, x.inputs, np if static else jnp)
+    logits, values = [], []
+    for pool, count in counts.items():
+        s, value = _pool_logits(pool, jnp.asarray(count), q, k, v, bias, heads, positions, x)
+        logits.append(s)
+        values.append(value)
+    return _softmax(jnp.concatenate(logits, axis=-1), jnp.concatenate(values, axis=1))
+
+
+def _pool_logits(
+    pool: Pool,
+    count: jax.Array,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+    heads: np.ndarray[Any, Any],
+    positions: Any,
+    x: Operands,
+) -> tuple[jax.Array, jax.Array]:
+    """Logits [B, N, T, slots] of one source, −inf where not kept, and its values [B, slots, N, Hv]."""
+    n = k.shape[1]
+    tokens = np.arange(pool.chunks(n))[:, None] * pool.stride + np.arange(pool.size)  # [C, size]
+    real = jnp.asarray(tokens < n)[None]
+    if x.kv_lengths is not None:
+        real = real & (jnp.asarray(tokens)[None] < x.kv_lengths[:, None, None])
+    tokens = np.minimum(tokens, n - 1)
+    size = jnp.maximum(jnp.sum(real, axis=-1), 1)  # [B | 1, C]
+    keys, values = (pooled(a[:, tokens], real, pool.reduce) for a in (k, v))
+    s = jnp.einsum("bqnh,bcnh->bnqc", q, keys, precision="highest") * x.scale
+    if x.softcap is not None:
+        s = jnp.tanh(s / x.softcap) * x.softcap
+    if x.alibi_slopes is not None:
+        middle = jnp.sum(jnp.where(real, tokens, 0), axis=-1) / size
+        distance = jnp.abs(jnp.asarray(positions)[:, None] - middle[:, None, :])
+        s = s - x.alibi_slopes[heads].astype(s.dtype)[:, None, None] * distance[:, None]
+    if bias is not None:
+        inside = real[:, None, None]
+        s = s + jnp.sum(jnp.where(inside, bias[..., tokens], 0), axis=-1) / size[:, None, None]
+    if pool.weight == "count":
+        s = s + jnp.log(size.astype(s.dtype))[:, None, None]
+    count = count.reshape((1,) * (3 - count.ndim) + count.shape)  # [B | 1, T, slots]
+    kept = (count > 0) & jnp.any(real, axis=-1)[:, None]
+    s = s + jnp.log(jnp.maximum(count, 1).astype(s.dtype))[:, None]
+    return jnp.where(kept[:, None], s, -jnp.inf), values
+
+
+def pooled(x: jax.Array, real: jax.Array, reduce: Any) -> jax.Array:
+    """Chunks of tokens [B, C, size, N, H] to one vector each, over the real tokens (``real`` [B | 1, C, size])."""
+    if callable(reduce):
+        return jnp.asarray(reduce(x, real))
+    inside = real[..., None, None]
+    if reduce == "mean":
+        total = jnp.sum(jnp.where(inside, x, 0), axis=2)
+        return total / jnp.maximum(jnp.sum(real, axis=2), 1).astype(x.dtype)[..., None, None]
+    if reduce == "max":
+        most = jnp.max(jnp.where(inside, x, -jnp.inf), axis=2)
+        return jnp.where(jnp.any(real, axis=2)[..., None, None], most, 0)
+    if reduce == "first":
+        return x[:, :, 0]
+    last = jnp.maximum(jnp.sum(real, axis=2) - 1, 0)
+    last = jnp.broadcast_to(last, x.shape[:2])[..., None, None, None]
+    return jnp.take_along_axis(x, last, axis=2)[:, :, 0]
+
+
+def _softmax(s: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Output [B, T, N, Hv] and log-sum-exp [B, T, N]; rows without keys give 0 and −inf, with zero gradients."""
+    kept = s > -jnp.inf
+    some = jnp.any(kept, axis=-1, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(some, jnp.max(s, axis=-1, keepdims=True), 0.0))
+    weights = jnp.where(kept, jnp.exp(jnp.where(kept, s - top, 0.0)), 0.0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    safe = jnp.where(some, total, 1.0)
+    out = jnp.einsum("bnqc,bcnh->bqnh", weights / safe, values, precision="highest")
+    lse = jnp.where(some, jnp.log(safe) + top, -jnp.inf)[..., 0]
+    return out, jnp.swapaxes(lse, 1, 2)

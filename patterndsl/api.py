@@ -1,0 +1,249 @@
+"""`compile` and `reference`: from a spec to an attention function. JAX is imported when one is first called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from patterndsl.diagnostics import SpecError
+from patterndsl.diagnostics.runtime import BadCall, UnknownBackend, UnsupportedByBackend
+from patterndsl.ir import resolve
+from patterndsl.ir.nodes import Heads, Module, Node
+from patterndsl.ir.normal import walk
+from patterndsl.spec import Spec, as_spec
+
+if TYPE_CHECKING:
+    from patterndsl.backends import Backend, Target
+    from patterndsl.plan.plan import Plan
+
+
+def compile(
+    spec: Spec | str,
+    *,
+    params: Mapping[str, int] | None = None,
+    layer: int = 0,
+    backend: str = "auto",
+    block_sizes: tuple[int, int] | None = None,
+    mesh: Any = None,
+    seq_axis: str | None = None,
+) -> Attention:
+    """An attention function that computes only what the spec keeps.
+
+    ``params`` override the spec's, ``layer`` picks from `layers {…}`. ``backend``: ``auto``, or the name of one, which
+    then runs or says why it cannot. ``block_sizes``: (queries, keys) in a tile. Raises `SpecError`.
+    """
+    if mesh is not None or seq_axis is not None:
+        reason = "attention over a mesh is not part of this version"
+        raise SpecError(UnsupportedByBackend(backend="sharded", reason=reason, advice="leave `mesh` out"))
+    return Attention(as_spec(spec), params, layer, backend, block_sizes)
+
+
+class Attention:
+    """A compiled spec: call it on q, k, v. Works under jit, grad and vmap, for every length."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        params: Mapping[str, int] | None,
+        layer: int,
+        backend: str,
+        block_sizes: tuple[int, int] | None,
+    ) -> None:
+        from patterndsl.passes import optimize
+
+        self.spec, self.layer, self.backend, self.block_sizes = spec, layer, backend, _blocks(block_sizes)
+        if layer < 0:
+            raise SpecError(BadCall(argument="layer", reason=f"layers count from 0, not {layer}"))
+        module = resolve.inline(resolve.set_params(spec.module, params))
+        self.module: Module = optimize(_replace(module, resolve.pick_layer(module.main, layer)))
+
+    def __repr__(self) -> str:
+        return f"Attention({self.module.main})"
+
+    def __call__(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        scale: Any = None,
+        softcap: float | None = None,
+        sinks: Any = None,
+        alibi_slopes: Any = None,
+        bias: Any = None,
+        q_offset: Any = None,
+        kv_lengths: Any = None,
+        gates: Any = None,
+        return_lse: bool = False,
+        **inputs: Any,
+    ) -> Any:
+        """Attention over the slots that the spec keeps.
+
+        q [B, T, N, H], k [B, S, K, H], v [B, S, K, Hv] with N a multiple of K (or all without B). ``scale``: 1/√H unless
+        given. ``softcap`` c: c·tanh(logit/c), before all that is added. ``alibi_slopes`` [N]: −slope·|q − k| is added (a
+        summary stands at the mean position of its tokens). ``bias`` [B or 1, N or 1, T, S] is added (a summary gets the
+        mean over its tokens). ``sinks`` [N]: one more logit in each denominator. ``q_offset``: the position of the
+        first query, S − T unless given; an array makes it known only at run time, and no tile is then skipped for it.
+        ``kv_lengths`` [B]: keys from there on do not exist. ``gates`` [B, T, N, branches]: for `mix`.
+        ``inputs``: the spec's run-time inputs, integers [S] or [B, S].
+
+        Returns [B, T, N, Hv] in q's dtype, and with ``return_lse`` the log-sum-exp [B, T, N] in float32. A row without
+        keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do not fit.
+        """
+        static: dict[str, Any] = {"softcap": softcap, "return_lse": return_lse}
+        arrays: dict[str, Any] = {
+            "sinks": sinks, "alibi_slopes": alibi_slopes, "bias": bias, "kv_lengths": kv_lengths, "gates": gates,
+        }  # fmt: skip
+        for name, value in (("scale", scale), ("q_offset", q_offset)):
+            plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+            (static if plain else arrays)[name] = value
+        arrays = {name: value for name, value in arrays.items() if value is not None}
+        return self._jitted(q, k, v, arrays, inputs, tuple(sorted(static.items())))
+
+    @functools.cached_property
+    def _jitted(self) -> Callable[..., Any]:
+        import jax
+
+        def run(q: Any, k: Any, v: Any, arrays: dict[str, Any], inputs: dict[str, Any], static: Any) -> Any:
+            return self._run(q, k, v, inputs=inputs, **arrays, **dict(static))
+
+        return jax.jit(run, static_argnums=5)
+
+    def _run(self, q: Any, k: Any, v: Any, **arguments: Any) -> Any:
+        from patterndsl.backends.calling import finish, prepare
+
+        call = prepare(self.spec.inputs, q, k, v, **arguments)
+        x = call.operands
+        n, n_q = call.lengths
+        plan = self._plan(n, n_q, x.q_offset if isinstance(x.q_offset, int) else None, x.q.shape[2])
+        target = _target(x)
+        kernel = self._pick(plan, target).lower(plan, target)
+        return finish(call, kernel(x))
+
+    def plan(
+        self, n: int, n_q: int | None = None, *, num_heads: int | None = None, q_offset: int | None = None
+    ) -> Plan:
+        """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads differ: it is
+        then as many as the spec names, unless given."""
+        n_q = n if n_q is None else n_q
+        heads = num_heads if num_heads is not None else named_heads(self.module.main)
+        return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
+
+    def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int) -> Plan:
+        from patterndsl.plan.build import build_plan
+
+        return build_plan(
+            head_nodes(self.module, n, num_heads),
+            n=n,
+            n_q=n_q,
+            q_offset=q_offset,
+            num_heads=num_heads,
+            block_sizes=self.block_sizes,
+        )
+
+    def _pick(self, plan: Plan, target: Target) -> Backend:
+        from patterndsl.backends import backends
+
+        known = backends()
+        if self.backend == "auto":
+            return known["xla"]
+        if self.backend not in known:
+            raise SpecError(UnknownBackend(name=self.backend, candidates=("auto", *known)))
+        refusal = known[self.backend].supports(plan, target)
+        if refusal is not None:
+            raise SpecError(
+                UnsupportedByBackend(backend=self.backend, reason=refusal.reason, advice=refusal.advice)
+            )
+        return known[self.backend]
+
+
+def reference(
+    spec: Spec | str,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    params: Mapping[str, int] | None = None,
+    layer: int = 0,
+    scale: Any = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    alibi_slopes: Any = None,
+    bias: Any = None,
+    q_offset: Any = None,
+    kv_lengths: Any = None,
+    gates: Any = None,
+    return_lse: bool = False,
+    **inputs: Any,
+) -> Any:
+    """What `compile(spec)(q, k, v, …)` must answer: dense, float32 (float64 for float64 operands), no pass and no plan
+    in between. Arguments and results are those of `Attention.__call__`. Memory is T × S."""
+    from patterndsl.backends.calling import finish, prepare
+    from patterndsl.backends.reference import run
+
+    spec = as_spec(spec)
+    call = prepare(
+        spec.inputs, q, k, v, scale=scale, softcap=softcap, sinks=sinks, alibi_slopes=alibi_slopes, bias=bias,
+        q_offset=q_offset, kv_lengths=kv_lengths, gates=gates, return_lse=return_lse, inputs=inputs,
+    )  # fmt: skip
+    module = resolve.inline(resolve.set_params(spec.module, params))
+    module = _replace(module, resolve.pick_layer(module.main, layer))
+    return finish(call, run(head_nodes(module, call.lengths[0], call.operands.q.shape[2]), call.operands))
+
+
+def head_nodes(module: Module, n: int, num_heads: int) -> list[tuple[tuple[int, ...], Node]]:
+    """The heads, grouped by the pattern that they come out with at n keys."""
+    if not differs_by_head(module.main):
+        return [(tuple(range(num_heads)), resolve.at_length(module.main, n, module.spans))]
+    found: dict[Node, list[int]] = {}
+    for head in range(num_heads):
+        node = resolve.pick_head(module.main, head, num_heads)
+        found.setdefault(resolve.at_length(node, n, module.spans), []).append(head)
+    return [(tuple(heads), node) for node, heads in found.items()]
+
+
+def differs_by_head(node: Node) -> bool:
+    """Whether heads may have different patterns."""
+    names: set[str] = set()
+    for p in walk(node):
+        if isinstance(p, Heads):
+            return True
+        p.rebuild(lambda child: child, lambda e: names.update(e.names()) or e)
+    return bool(names & {"h", "num_heads"})
+
+
+def named_heads(node: Node) -> int:
+    """How many query heads the spec names (1 where it names none)."""
+    stops = [r.stop or r.start + 1 for p in walk(node) if isinstance(p, Heads) for r in p.ranges]
+    return max(stops, default=1)
+
+
+def _replace(module: Module, main: Node) -> Module:
+    return Module(main, module.params, module.inputs, module.functions, module.spans)
+
+
+def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
+    if block_sizes is None:
+        return None
+    sizes = tuple(block_sizes)
+    if len(sizes) != 2 or not all(isinstance(b, int) and b > 0 for b in sizes):
+        raise SpecError(BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}"))
+    return sizes
+
+
+def _target(x: Any) -> Target:
+    import jax
+
+    from patterndsl.backends import Target
+
+    return Target(
+        platform=jax.default_backend(),
+        dtype=x.q.dtype.name,
+        batch=x.q.shape[0],
+        num_heads=x.q.shape[2],
+        num_kv_heads=x.k.shape[2],
+        head_dim=x.q.shape[3],
+        v_head_dim=x.v.shape[3],
+        has_bias=x.bias is not None,
+    )
