@@ -40,7 +40,8 @@ class Segment:
 
     ``starts`` int32 [rows, width]: the first slot of each block, a multiple of ``block``; ``counts`` int32 [rows]: how
     many of them are real (the others repeat a valid start and must contribute nothing). Within a row, starts rise.
-    ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads them all.
+    ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads them all; only that first
+    column is stored (``starts`` is [rows, 1]), and blocks from ``counts`` on may lie beyond the last slot.
     ``partial``: for each of the ``width`` columns, whether the predicate must be applied. Where False, every pair of a
     real query and a slot of that block is kept, exists, and counts once, in every row of the group.
     ``step``: 0 where all blocks are taken at once; else the row loops over ``counts[row]`` blocks, ``step`` at a time,
@@ -58,7 +59,8 @@ class Segment:
 
     @property
     def width(self) -> int:
-        return self.starts.shape[1]
+        """The most blocks that a row visits."""
+        return len(self.partial)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
