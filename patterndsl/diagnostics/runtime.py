@@ -1,0 +1,209 @@
+"""E4xx: what is passed when the spec is used. E5xx: backends and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patterndsl.diagnostics.base import Diagnostic, did_you_mean, listed, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingInput(Diagnostic):
+    code = "E401"
+    title = "a run-time input is missing"
+    about = """
+The spec declares `input` arrays; each is passed by name: `attention(q, k, v, doc=ids)`, `mask(n,
+inputs={…})`.
+"""
+    wrong = ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(4)"
+    right = (
+        ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(4, inputs={'doc': "
+        "[0, 0, 1, 1]})"
+    )
+    name: str
+
+    def message(self) -> str:
+        return f"the input {shown(self.name)} is missing"
+
+    def help(self) -> str | None:
+        return f"pass it by name: `{self.name[:40]}=…`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnexpectedInput(Diagnostic):
+    code = "E402"
+    title = "an input that the spec does not declare"
+    about = "An array is passed under a name that no `input` of the spec has. It would have no effect."
+    wrong = ">>> patterndsl.parse('causal').mask(4, inputs={'doc': [0, 0, 1, 1]})"
+    right = ">>> patterndsl.parse('causal').mask(4)"
+    name: str
+    candidates: tuple[str, ...] = ()
+
+    def message(self) -> str:
+        return f"the spec has no input {shown(self.name)}"
+
+    def help(self) -> str | None:
+        if not self.candidates:
+            return "it has no inputs"
+        return (
+            did_you_mean(self.name, self.candidates) or f"it has {listed(shown(c) for c in self.candidates)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputShape(Diagnostic):
+    code = "E403"
+    title = "an input of the wrong shape"
+    about = "An `input x: token` holds one value for each key: shape [n], or [B, n] for a batch."
+    wrong = (
+        ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(4, inputs={'doc': "
+        "[0, 0, 1]})"
+    )
+    right = (
+        ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(4, inputs={'doc': "
+        "[0, 0, 1, 1]})"
+    )
+    name: str
+    shape: tuple[int, ...]
+    expected: str
+
+    def message(self) -> str:
+        return f"the input {shown(self.name)} has shape {list(self.shape)}, expected {self.expected}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDtype(Diagnostic):
+    code = "E404"
+    title = "an input of the wrong type"
+    about = "Inputs of kind `token` are arrays of integers."
+    wrong = (
+        ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(2, inputs={'doc': "
+        "[0.5, 1.0]})"
+    )
+    right = (
+        ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(2, inputs={'doc': [0, 1]})"
+    )
+    name: str
+    dtype: str
+    expected: str = "integers"
+
+    def message(self) -> str:
+        return f"the input {shown(self.name)} has dtype {self.dtype}, expected {self.expected}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadCall(Diagnostic):
+    code = "E405"
+    title = "an argument of the Python API that makes no sense"
+    about = """
+Lengths are positive, heads and layers exist, arrays fit together; the message says which argument does
+not.
+"""
+    wrong = ">>> patterndsl.parse('causal').mask(-1)"
+    right = ">>> patterndsl.parse('causal').mask(16)"
+    argument: str
+    reason: str
+    advice: str | None = None
+
+    def message(self) -> str:
+        return f"{shown(self.argument)}: {self.reason}"
+
+    def help(self) -> str | None:
+        return self.advice
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnsupportedByBackend(Diagnostic):
+    code = "E501"
+    title = "the backend cannot run this spec"
+    about = """
+A backend that is named explicitly either runs the spec as asked or says why not; nothing else is used in
+its place. `backend="auto"` picks one that can.
+"""
+    wrong = ">>> patterndsl.compile('causal', backend='pallas_tpu')  # on a machine without a TPU"
+    right = ">>> patterndsl.compile('causal', backend='auto')"
+    backend: str
+    reason: str
+    advice: str | None = None
+
+    def message(self) -> str:
+        return f"the backend {shown(self.backend)} cannot run this: {self.reason}"
+
+    def help(self) -> str | None:
+        return self.advice or 'backend="auto" picks one that can'
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownBackend(Diagnostic):
+    code = "E502"
+    title = "no backend has this name"
+    about = "The message lists the backends that are installed."
+    wrong = ">>> patterndsl.compile('causal', backend='cuda')"
+    right = ">>> patterndsl.compile('causal', backend='pallas_gpu')"
+    name: str
+    candidates: tuple[str, ...]
+
+    def message(self) -> str:
+        return f"unknown backend {shown(self.name)}"
+
+    def help(self) -> str | None:
+        return (
+            did_you_mean(self.name, self.candidates)
+            or f"there are {listed(shown(c) for c in self.candidates)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanTooLarge(Diagnostic):
+    code = "E503"
+    title = "a plan that would not fit in memory"
+    about = """
+The tables of a plan take memory in proportion to the tiles attended. Their size is predicted before they
+are built, and refused beyond a limit.
+"""
+    wrong = ">>> patterndsl.compile('random(64, block=1)').plan(10**9)"
+    right = ">>> patterndsl.compile('random(8, block=128)').plan(10**6)"
+    what: str
+    needed: int
+    limit: int
+    advice: str = "larger blocks, a smaller n, or a sparser pattern need less"
+
+    def message(self) -> str:
+        return f"{self.what} would take {sized(self.needed)}; the limit is {sized(self.limit)}"
+
+    def help(self) -> str | None:
+        return self.advice
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecTooLarge(Diagnostic):
+    code = "E504"
+    title = "patterns that expand too far"
+    about = """
+Patterns are inlined where they are used. A few lines can so stand for millions of nodes, when each
+pattern uses the one before several times with different arguments; beyond 20,000 the spec is refused.
+"""
+    wrong = (
+        "pattern a(m) = local(m) ^ strided(m + 1)\n"
+        "pattern b(m) = a(m) ^ a(m + 1) ^ a(m + 2) ^ a(m + 3)\n"
+        "# and so on, each level four times the one before\n"
+        "pattern main = b(1)"
+    )
+    right = "pattern a(m) = local(m) ^ strided(m + 1)\npattern main = a(1)"
+    limit: int
+
+    def message(self) -> str:
+        return f"the spec expands to more than {self.limit} nodes"
+
+    def help(self) -> str | None:
+        return "use fewer nested pattern calls with different arguments"
+
+
+def sized(count: int) -> str:
+    """A number of bytes, readable."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB" if value < 1024 else "more than 1024 PiB"
