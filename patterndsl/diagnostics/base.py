@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from textwrap import indent
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 from patterndsl.syntax.source import Span
 
@@ -24,8 +24,48 @@ class Label:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diagnostic:
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Record:
+    """A frozen dataclass with keyword arguments, by hand.
+
+    Real dataclasses compile their methods when they are defined, and seventy of them would take a fifth of
+    the time in which `patterndsl check` must be done.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = (name for name, kind in cls.__annotations__.items() if not str(kind).startswith("ClassVar"))
+        cls._fields = (*cls._fields, *own)
+
+    def __init__(self, **values: Any) -> None:
+        for name in self._fields:
+            if name not in values and not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} needs {name}")
+        for name, value in values.items():
+            if name not in self._fields:
+                raise TypeError(f"{type(self).__name__} has no field {name}")
+            object.__setattr__(self, name, value)
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("a diagnostic does not change")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__name__}({given})"
+
+
+class Diagnostic(Record):
     """One thing to tell the reader of a spec. Each kind is a subclass with a stable ``code``.
 
     Fields are plain data, so that any layer can raise one; ``span`` is None where there is no source text
@@ -48,9 +88,15 @@ class Diagnostic:
         for name in ("code", "title", "about", "wrong", "right"):
             if not getattr(cls, name):
                 raise TypeError(f"diagnostic {cls.__name__} has no {name}")
-        if cls.code in _REGISTRY and _REGISTRY[cls.code].__qualname__ != cls.__qualname__:
+        if cls.code in _REGISTRY:
             raise TypeError(f"{cls.code} is both {_REGISTRY[cls.code].__name__} and {cls.__name__}")
         _REGISTRY[cls.code] = cls
+
+    def at(self, span: Span | None) -> Self:
+        """The same diagnostic, placed at a span unless it has one."""
+        if self.span is not None or span is None:
+            return self
+        return type(self)(**{**dict(zip(self._fields, self._values(), strict=True)), "span": span})
 
     def message(self) -> str:
         """What is wrong, in one line."""

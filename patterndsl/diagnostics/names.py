@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, Label, did_you_mean, listed, shown
 from patterndsl.syntax.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownPattern(Diagnostic):
     code = "E101"
     title = "no pattern has this name"
@@ -28,7 +25,6 @@ patterns of an import are reached through its name, as in `lf.longformer`.
         return did_you_mean(self.name, self.candidates) or "`patterndsl patterns` lists the built-in patterns"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownName(Diagnostic):
     code = "E102"
     title = "no value has this name"
@@ -48,7 +44,6 @@ the two index names of their `where`, `h` (the query head), `num_heads` and the 
         return did_you_mean(self.name, self.candidates) or f"define it: `param {self.name[:40]} = …`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownMember(Diagnostic):
     code = "E103"
     title = "the imported file defines no such pattern"
@@ -71,7 +66,6 @@ A name after the dot must be a pattern that the imported file defines. Its param
         return f"it has {listed(shown(c) for c in self.candidates[:8])}" if self.candidates else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class DuplicateName(Diagnostic):
     code = "E104"
     title = "a name defined twice"
@@ -94,7 +88,6 @@ class DuplicateName(Diagnostic):
         return "rename one of them"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BuiltinName(Diagnostic):
     code = "E105"
     title = "a built-in name cannot be redefined"
@@ -113,7 +106,6 @@ same in every file, and cannot be given to a param, input, pattern, import or ar
         return f"choose another name, such as {shown('my_' + self.name)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class PatternRecursion(Diagnostic):
     code = "E106"
     title = "a pattern defined by itself"
@@ -131,7 +123,6 @@ Patterns are inlined where they are used, so none may lead back to itself, direc
         return (f"it leads back to itself: {' → '.join(self.cycle)}",) if len(self.cycle) > 2 else ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImportCycle(Diagnostic):
     code = "E107"
     title = "files that import each other"
@@ -150,7 +141,6 @@ class ImportCycle(Diagnostic):
         return "move what both need into a third file"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingImport(Diagnostic):
     code = "E108"
     title = "an imported file that cannot be read"
@@ -171,7 +161,6 @@ is shipped with patterndsl. Imported files end in `.attn`.
         return did_you_mean(self.file, self.candidates)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoMain(Diagnostic):
     code = "E109"
     title = "no pattern is named main"
@@ -199,7 +188,6 @@ helpers needs none, as long as only its members are used.
         return f"add one: `pattern main = {self.candidates[-1]}`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownParam(Diagnostic):
     code = "E110"
     title = "a param that the spec does not have"
@@ -221,7 +209,6 @@ class UnknownParam(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImportsTooDeep(Diagnostic):
     code = "E111"
     title = "too many files, or imports nested too deeply"
@@ -241,7 +228,6 @@ Imports lead through at most 16 files, one importing the next, and a spec reads 
         return f"imports {how.format(self.limit)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoImportName(Diagnostic):
     code = "E112"
     title = "an import whose file name is no name"

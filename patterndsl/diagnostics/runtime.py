@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, did_you_mean, listed, shown
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingInput(Diagnostic):
     code = "E401"
     title = "a run-time input is missing"
@@ -29,7 +26,6 @@ inputs={…})`.
         return f"pass it by name: `{self.name[:40]}=…`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedInput(Diagnostic):
     code = "E402"
     title = "an input that the spec does not declare"
@@ -50,7 +46,6 @@ class UnexpectedInput(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class InputShape(Diagnostic):
     code = "E403"
     title = "an input of the wrong shape"
@@ -71,7 +66,6 @@ class InputShape(Diagnostic):
         return f"the input {shown(self.name)} has shape {list(self.shape)}, expected {self.expected}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class InputDtype(Diagnostic):
     code = "E404"
     title = "an input of the wrong type"
@@ -91,7 +85,6 @@ class InputDtype(Diagnostic):
         return f"the input {shown(self.name)} has dtype {self.dtype}, expected {self.expected}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadCall(Diagnostic):
     code = "E405"
     title = "an argument of the Python API that makes no sense"
@@ -112,7 +105,6 @@ not.
         return self.advice
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnsupportedByBackend(Diagnostic):
     code = "E501"
     title = "the backend cannot run this spec"
@@ -133,7 +125,6 @@ its place. `backend="auto"` picks one that can.
         return self.advice or 'backend="auto" picks one that can'
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownBackend(Diagnostic):
     code = "E502"
     title = "no backend has this name"
@@ -153,7 +144,6 @@ class UnknownBackend(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PlanTooLarge(Diagnostic):
     code = "E503"
     title = "a plan that would not fit in memory"
@@ -175,7 +165,6 @@ are built, and refused beyond a limit.
         return self.advice
 
 
-@dataclass(frozen=True, kw_only=True)
 class SpecTooLarge(Diagnostic):
     code = "E504"
     title = "patterns that expand too far"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, Label, did_you_mean, listed, shown
 from patterndsl.syntax.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedCharacter(Diagnostic):
     code = "E001"
     title = "a character that means nothing here"
@@ -42,7 +39,6 @@ A spec is made of names, whole numbers, strings in double quotes, brackets and t
         return known.get(self.characters[:1])
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedToken(Diagnostic):
     code = "E002"
     title = "something that cannot stand here"
@@ -66,7 +62,6 @@ operator is missing before it, or the line before is not finished.
         return self.advice
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedEnd(Diagnostic):
     code = "E003"
     title = "the text stops too early"
@@ -85,7 +80,6 @@ class UnexpectedEnd(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnclosedBracket(Diagnostic):
     code = "E004"
     title = "a bracket that is not closed, or closed by one of another kind"
@@ -116,7 +110,6 @@ place where the closing one was missed.
         return f"close it with {shown(CLOSING[self.bracket])}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnmatchedBracket(Diagnostic):
     code = "E005"
     title = "a closing bracket that closes nothing"
@@ -132,7 +125,6 @@ class UnmatchedBracket(Diagnostic):
         return "remove it, or open the bracket that it should close"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadString(Diagnostic):
     code = "E006"
     title = "a string without its double quotes"
@@ -148,7 +140,6 @@ class BadString(Diagnostic):
         return "close it with a double quote on the same line" if self.quote == '"' else "use double quotes"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadNumber(Diagnostic):
     code = "E007"
     title = "a number that is not whole"
@@ -174,7 +165,6 @@ are computed: `n / 2`, `ceil(n * 3 / 4)`.
         return "write the number in digits; a name must not begin with a digit"
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReservedWord(Diagnostic):
     code = "E008"
     title = "a word of the language used as a name"
@@ -193,7 +183,6 @@ not in true false`, and `_` alone.
         return f"choose another name, such as {shown(self.word.strip('_') + '_1')}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MixedFile(Diagnostic):
     code = "E009"
     title = "an expression beside statements"
@@ -218,7 +207,6 @@ statements, the pattern to compile is the one that is named `main`.
         return close or f"definitions begin with a word that says what they define: `pattern {self.name} = …`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmptySpec(Diagnostic):
     code = "E010"
     title = "a spec without a pattern"
@@ -233,7 +221,6 @@ class EmptySpec(Diagnostic):
         return "write a pattern, such as `causal & local(128)`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotText(Diagnostic):
     code = "E011"
     title = "a file that is not UTF-8 text"
@@ -252,7 +239,6 @@ Spec files are UTF-8. The file holds bytes that are not; it may be in another en
         return "save it as UTF-8"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnreadableFile(Diagnostic):
     code = "E012"
     title = "a spec file that cannot be read"
@@ -266,7 +252,6 @@ class UnreadableFile(Diagnostic):
         return f"cannot read {self.file}: {self.reason}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SourceTooLarge(Diagnostic):
     code = "E020"
     title = "a spec that is too large"
@@ -281,7 +266,6 @@ class SourceTooLarge(Diagnostic):
         return f"{self.file} has {self.size} characters; at most {self.limit} are read"
 
 
-@dataclass(frozen=True, kw_only=True)
 class TooDeep(Diagnostic):
     code = "E021"
     title = "brackets or operators nested too deeply"
@@ -300,7 +284,6 @@ once, however long they are.
         return "name parts of the expression with `pattern name = …`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NumberTooLarge(Diagnostic):
     code = "E022"
     title = "a number that is too large"
@@ -319,7 +302,6 @@ Numbers in a spec are at most 10**15: lengths, sizes and positions are far below
         return f"numbers are at most {self.limit}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class TooLong(Diagnostic):
     code = "E023"
     title = "a list or chain that is too long"

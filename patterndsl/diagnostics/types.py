@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, Label, did_you_mean, listed, shown
 from patterndsl.syntax.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownArgument(Diagnostic):
     code = "E201"
     title = "the pattern takes no such argument"
@@ -29,7 +26,6 @@ class UnknownArgument(Diagnostic):
         return close or f"it takes {listed(shown(c) for c in self.candidates)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingArgument(Diagnostic):
     code = "E202"
     title = "an argument is missing"
@@ -47,7 +43,6 @@ class MissingArgument(Diagnostic):
         return f"it is called as {shown(self.signature)}" if self.signature else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class DuplicateArgument(Diagnostic):
     code = "E203"
     title = "an argument given twice"
@@ -64,7 +59,6 @@ class DuplicateArgument(Diagnostic):
         return () if self.first is None else (Label(self.first, "first given here"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TooManyArguments(Diagnostic):
     code = "E204"
     title = "more arguments than the pattern or function takes"
@@ -84,7 +78,6 @@ class TooManyArguments(Diagnostic):
         return f"it is called as {shown(self.signature)}" if self.signature else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class PositionalAfterKeyword(Diagnostic):
     code = "E205"
     title = "an argument without a name after one with a name"
@@ -99,7 +92,6 @@ class PositionalAfterKeyword(Diagnostic):
         return "put it first, or give its name too"
 
 
-@dataclass(frozen=True, kw_only=True)
 class WrongType(Diagnostic):
     code = "E206"
     title = "one kind of thing where another is needed"
@@ -134,7 +126,6 @@ Arguments and operators each want one kind.
         return known.get((self.expected, self.found))
 
 
-@dataclass(frozen=True, kw_only=True)
 class WordOperator(Diagnostic):
     code = "E207"
     title = "`and`, `or`, `not` on patterns"
@@ -153,7 +144,6 @@ combine with `&`, `|` and `~`, which also bind differently.
         return f"use {shown({'and': '&', 'or': '|', 'not': '~'}[self.operator])}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SymbolOperator(Diagnostic):
     code = "E208"
     title = "`&`, `|`, `~` in a predicate, or an operator on things that it does not know"
@@ -176,7 +166,6 @@ in Python.
         return f"in a predicate, write {shown(word)}" if word else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class SummariesUnder(Diagnostic):
     code = "E209"
     title = "an operation that summaries do not have"
@@ -199,7 +188,6 @@ remain.
         return "apply it to a pattern of tokens, and combine the result with `|` or `&`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BothSummaries(Diagnostic):
     code = "E210"
     title = "the intersection of two patterns with summaries"
@@ -224,7 +212,6 @@ Between two patterns with summaries of their own it has no meaning.
         return "restrict one of them by a pattern of tokens"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotCallable(Diagnostic):
     code = "E211"
     title = "something called that takes no arguments"
@@ -240,7 +227,6 @@ Only patterns, and in number expressions the functions such as `ceil`, are calle
         return f"{shown(self.name)} is {self.kind} and cannot be called"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotAChoice(Diagnostic):
     code = "E212"
     title = "a string that is not one of the choices"
@@ -259,7 +245,6 @@ class NotAChoice(Diagnostic):
         return did_you_mean(self.value, self.choices) or f"it is {choices}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownInputKind(Diagnostic):
     code = "E213"
     title = "an input of unknown kind"
@@ -280,7 +265,6 @@ doc=ids)`.
         return close or f"an input is of kind {listed((shown(c) for c in self.choices), 'or')}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadIndex(Diagnostic):
     code = "E214"
     title = "an index that is not a position"
@@ -306,7 +290,6 @@ Only inputs are indexed, and only by the two index names of the `where` around t
         return f"write {listed((shown(f'{self.name}[{i}]') for i in self.indices), 'or')}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotInPredicates(Diagnostic):
     code = "E215"
     title = "an operation that predicates do not have"
@@ -327,7 +310,6 @@ Division, roots and powers belong to the arguments of patterns, where they are c
         return "compute it outside, and pass it as an argument of a pattern"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MisplacedSyntax(Diagnostic):
     code = "E216"
     title = "something that has a meaning only elsewhere"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, Label, shown
 from patterndsl.syntax.source import Span
 
@@ -12,7 +10,6 @@ def at(n: int | None) -> str:
     return "" if n is None else f" at n = {n}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotWhole(Diagnostic):
     code = "E301"
     title = "a number that does not come out whole"
@@ -33,7 +30,6 @@ result; say how to round with `ceil(…)` or `floor(…)`, or divide with `//`.
         return f"round it: `ceil({self.expression})`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotPositive(Diagnostic):
     code = "E302"
     title = "a size that is zero or negative"
@@ -54,7 +50,6 @@ Windows, strides, blocks, factors and shapes are sizes, and at least 1. Counts m
         return f"`max({self.minimum}, …)` bounds an expression from below" if self.n is not None else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class DivisionByZero(Diagnostic):
     code = "E303"
     title = "division by zero"
@@ -68,7 +63,6 @@ class DivisionByZero(Diagnostic):
         return f"the right side of {shown(self.operator)} is zero{at(self.n)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RangesOverlap(Diagnostic):
     code = "E304"
     title = "a head or layer in two cases"
@@ -91,7 +85,6 @@ names. Among layers, `every` may meet a range: the case that is written first wi
         return () if self.first is None else (Label(self.first, "also here"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class RangesGap(Diagnostic):
     code = "E305"
     title = "a head or layer in no case"
@@ -116,7 +109,6 @@ The cases of `heads` and `layers` leave something out. A last case `_ => …` st
         return "add a case: `_ => full`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RangesMismatch(Diagnostic):
     code = "E306"
     title = "cases for another number of heads or layers"
@@ -134,7 +126,6 @@ class RangesMismatch(Diagnostic):
         return "end with `_ => …`, which stands for all others"
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmptySelector(Diagnostic):
     code = "E307"
     title = "a case that selects nothing"
@@ -150,7 +141,6 @@ at least 1.
         return f"{shown(self.selector)} selects nothing"
 
 
-@dataclass(frozen=True, kw_only=True)
 class TokenOutOfRange(Diagnostic):
     code = "E308"
     title = "a token position beyond the sequence"
@@ -174,7 +164,6 @@ Python; single positions are not.
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueTooLarge(Diagnostic):
     code = "E309"
     title = "a computed value that is too large"
@@ -189,7 +178,6 @@ class ValueTooLarge(Diagnostic):
         return f"{shown(self.expression)} is beyond {self.limit}{at(self.n)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoValue(Diagnostic):
     code = "E310"
     title = "a function without a value there"
@@ -206,7 +194,6 @@ exist.
         return f"{shown(self.expression)} has no value{at(self.n)}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadValue(Diagnostic):
     code = "E311"
     title = "an argument that does not fit the others"

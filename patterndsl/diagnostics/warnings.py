@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from patterndsl.diagnostics.base import Diagnostic, shown
 
 
-@dataclass(frozen=True, kw_only=True)
 class KeepsNothing(Diagnostic):
     code = "W001"
     severity = "warning"
@@ -23,7 +20,6 @@ class KeepsNothing(Diagnostic):
         return f"{shown(self.pattern)} keeps nothing {when}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RowsWithoutKeys(Diagnostic):
     code = "W002"
     severity = "warning"
@@ -47,7 +43,6 @@ be kept.
         return "add `| self` to let every query attend to its own token"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SelectWithoutAmong(Diagnostic):
     code = "W003"
     severity = "warning"
@@ -66,7 +61,6 @@ class SelectWithoutAmong(Diagnostic):
         return "write `among=causal`"
 
 
-@dataclass(frozen=True, kw_only=True)
 class TokenSeenTwice(Diagnostic):
     code = "N001"
     severity = "note"

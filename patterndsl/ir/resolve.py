@@ -179,7 +179,7 @@ def check_arguments(p: Pattern, n: int | None, span: Any = None) -> None:
     try:
         p.check(n)
     except SpecError as error:
-        raise SpecError(dataclasses.replace(d, span=d.span or span) for d in error.diagnostics) from None
+        raise SpecError(d.at(span) for d in error.diagnostics) from None
 
 
 def _least(name: str, x: object, kind: Kind, n: int | None, span: Any) -> None:

@@ -48,6 +48,8 @@ class Place:
 
 def places(node: ast.Node, depth: int = 0) -> Iterator[Place]:
     """Every place for comments in a tree."""
+    if isinstance(node, ast.Slice | ast.Parameter | ast.Selector):
+        return  # always on one line
     items = items_of(node)
     for i, item in enumerate(items):
         start = item.span.start
