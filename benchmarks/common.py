@@ -1,0 +1,71 @@
+"""What the benchmarks share: timing, the machine's description, a table, and where results go."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def best_of(run: Callable[[], Any], repeats: int = 7, warmups: int = 2) -> float:
+    """Median seconds of a call, after warm-ups; the call waits for its result."""
+    for _ in range(warmups):
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def machine() -> dict[str, str]:
+    """Processor, Python and the versions of what is measured."""
+    found = {"processor": _processor(), "python": platform.python_version(), "system": platform.system()}
+    for name in ("jax", "jaxlib", "numpy", "torch"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    import os
+
+    info = pathlib.Path("/proc/cpuinfo")
+    model = platform.processor()
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model or platform.machine()}, {os.cpu_count()} cores"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Aligned columns, numbers to the right."""
+    cells = [[_cell(x) for x in row] for row in rows]
+    widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
+    lines = []
+    for row in [list(header), *cells]:
+        lines.append("  ".join(x.ljust(w) if i == 0 else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True))))
+    return "\n".join(lines)
+
+
+def _cell(x: Any) -> str:
+    return f"{x:.3g}" if isinstance(x, float) else str(x)
+
+
+def save(name: str, command: str, rows: Any) -> pathlib.Path:
+    """Write results with the machine, the date and the command that made them."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    data = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "rows": rows}
+    path.write_text(json.dumps(data, indent=2) + "\n")
+    return path
