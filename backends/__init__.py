@@ -1,7 +1,8 @@
 """Backends: what turns a plan into an attention function.
 
-A backend is a module (or package) here with a `Backend` object named ``BACKEND`` (`calling` is what they share). It sees a plan, never the syntax
-tree, and answers `supports` with a value: None, or `Unsupported` with the reason.
+A backend is a module (or package) here with a `Backend` object named ``BACKEND`` (`calling` is what they
+share). It sees a plan, never the syntax tree, and answers `supports` with a value: None, or `Unsupported`
+with the reason.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Target:
 class Operands:
     """The arrays of one call, batched: q [B, T, N, H], k [B, S, K, H], v [B, S, K, Hv].
 
-    ``bias`` [B | 1, N | 1, T, S]; ``alibi_slopes`` [N]; ``kv_lengths`` int32 [B]; ``inputs``: int32 [B | 1, S] each;
-    ``q_offset``: int or int32 scalar, the position of the first query. ``scale`` and ``softcap`` are floats.
+    ``bias`` [B | 1, N | 1, T, S]; ``alibi_slopes`` [N]; ``kv_lengths`` int32 [B]; ``inputs``: int32 [B | 1,
+    S] each; ``q_offset``: int or int32 scalar, the position of the first query. ``scale`` and ``softcap`` are
+    floats.
     """
 
     q: jax.Array
@@ -62,8 +64,9 @@ class Operands:
 
 
 Kernel = Callable[[Operands], "list[tuple[jax.Array, jax.Array]]"]
-"""For each branch (one, without `mix`) the normalised output [B, T, N, Hv] and log-sum-exp [B, T, N], both in float32
-(float64 for float64 operands); rows without keys: 0 and −inf. Differentiable in all floating operands."""
+"""For each branch (one, without `mix`) the normalised output [B, T, N, Hv] and log-sum-exp [B, T, N], both in
+float32 (float64 for float64 operands); rows without keys: 0 and −inf. Differentiable in all floating
+operands."""
 
 
 class Backend(Protocol):

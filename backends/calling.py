@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from patterndsl.backends import Operands
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall
+
+from patterndsl.backends import Operands
 from patterndsl.spec import check_inputs
 
 
@@ -89,7 +89,7 @@ def prepare(
         softcap=None if softcap is None else float(softcap),
         alibi_slopes=_per_head("alibi_slopes", alibi_slopes, heads),
         bias=bias,
-        kv_lengths=_lengths(kv_lengths, batch, unbatched),
+        kv_lengths=_lengths(kv_lengths, batch),
         inputs=_inputs(names, inputs, n, n_q, batch, q_offset),
     )
     if gates is not None:
@@ -118,24 +118,26 @@ def _check_qkv(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
 def _bias(bias: Any, unbatched: bool, batch: int, heads: int, n_q: int, n: int) -> jax.Array | None:
     if bias is None:
         return None
-    bias = jnp.asarray(bias)
-    if bias.ndim == 2:
-        bias = bias[None, None]
-    elif bias.ndim == 3:
-        bias = bias[None] if unbatched or bias.shape[0] in (1, heads) and bias.shape[0] != batch else bias[:, None]
-    ok = bias.ndim == 4 and bias.shape[0] in (1, batch) and bias.shape[1] in (1, heads)
-    if not ok or bias.shape[2:] != (n_q, n):
-        raise bad("bias", f"shape {bias.shape} is not [B or 1, N or 1, {n_q}, {n}]")
-    return bias
+    given: jax.Array = jnp.asarray(bias)
+    full = given
+    if given.ndim == 2:
+        full = given[None, None]
+    elif given.ndim == 3 and unbatched:
+        full = given[None]
+    ok = full.ndim == 4 and full.shape[0] in (1, batch) and full.shape[1] in (1, heads)
+    if not ok or full.shape[2:] != (n_q, n):
+        wanted = "[N or 1, T, S]" if unbatched else "[B or 1, N or 1, T, S]"
+        raise bad("bias", f"shape {given.shape} is not {wanted} (or [T, S]) with T = {n_q}, S = {n}")
+    return full
 
 
 def _per_head(name: str, x: Any, heads: int) -> jax.Array | None:
     if x is None:
         return None
-    x = jnp.asarray(x)
-    if x.shape != (heads,):
-        raise bad(name, f"one number for each of the {heads} query heads is needed, not shape {x.shape}")
-    return x
+    values: jax.Array = jnp.asarray(x)
+    if values.shape != (heads,):
+        raise bad(name, f"one number for each of the {heads} query heads is needed, not shape {values.shape}")
+    return values
 
 
 def _offset(q_offset: Any, n: int, n_q: int) -> Any:
@@ -149,15 +151,13 @@ def _offset(q_offset: Any, n: int, n_q: int) -> Any:
     return q_offset.astype(jnp.int32)
 
 
-def _lengths(kv_lengths: Any, batch: int, unbatched: bool) -> jax.Array | None:
+def _lengths(kv_lengths: Any, batch: int) -> jax.Array | None:
     if kv_lengths is None:
         return None
-    kv_lengths = jnp.asarray(kv_lengths)
-    if kv_lengths.ndim == 0:
-        kv_lengths = kv_lengths[None]
-    if kv_lengths.shape not in ((batch,), (1,)) or not jnp.issubdtype(kv_lengths.dtype, jnp.integer):
-        raise bad("kv_lengths", f"integers [{batch}] are needed, not {kv_lengths.dtype}{list(kv_lengths.shape)}")
-    return jnp.broadcast_to(kv_lengths.astype(jnp.int32), (batch,))
+    lengths: jax.Array = jnp.atleast_1d(jnp.asarray(kv_lengths))
+    if lengths.shape not in ((batch,), (1,)) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise bad("kv_lengths", f"integers [{batch}] are needed, not {lengths.dtype}{list(lengths.shape)}")
+    return jnp.broadcast_to(lengths.astype(jnp.int32), (batch,))
 
 
 def _inputs(
@@ -197,7 +197,9 @@ def finish(call: Call, branches: list[tuple[jax.Array, jax.Array]]) -> Any:
 
 def _finish_mix(call: Call, branches: list[tuple[jax.Array, jax.Array]]) -> Any:
     if call.return_lse or call.sinks is not None:
-        raise bad("return_lse, sinks", "the branches of `mix` are normalised apart: there is no one log-sum-exp")
+        raise bad(
+            "return_lse, sinks", "the branches of `mix` are normalised apart: there is no one log-sum-exp"
+        )
     shape = (*branches[0][0].shape[:3], len(branches))
     if call.gates is None or call.gates.shape != shape:
         found = "none" if call.gates is None else str(call.gates.shape)

@@ -14,7 +14,7 @@ import numpy as np
 from patterndsl.backends import Kernel, Operands, Target, Unsupported
 from patterndsl.ir.dense import dense
 from patterndsl.ir.nodes import Mix, Node, Pool
-from patterndsl.ir.normal import TOKENS, lift_mix
+from patterndsl.ir.normal import lift_mix
 
 if TYPE_CHECKING:
     from patterndsl.plan.plan import Plan
@@ -63,7 +63,9 @@ def _branch(heads: np.ndarray[Any, Any], node: Node, x: Operands) -> tuple[jax.A
     bias = None
     if x.bias is not None:
         bias = (x.bias[:, heads] if x.bias.shape[1] > 1 else x.bias).astype(dtype)
-    positions = x.q_offset + jnp.arange(n_q) if isinstance(x.q_offset, jax.Array) else x.q_offset + np.arange(n_q)
+    positions = (
+        x.q_offset + jnp.arange(n_q) if isinstance(x.q_offset, jax.Array) else x.q_offset + np.arange(n_q)
+    )
     static = not x.inputs and isinstance(positions, np.ndarray)
     counts = dense(node, positions, n, x.inputs, np if static else jnp)
     logits, values = [], []
@@ -113,7 +115,8 @@ def _pool_logits(
 
 
 def pooled(x: jax.Array, real: jax.Array, reduce: Any) -> jax.Array:
-    """Chunks of tokens [B, C, size, N, H] to one vector each, over the real tokens (``real`` [B | 1, C, size])."""
+    """Chunks of tokens [B, C, size, N, H] to one vector each, over the real tokens (``real`` [B | 1, C,
+    size])."""
     if callable(reduce):
         return jnp.asarray(reduce(x, real))
     inside = real[..., None, None]
@@ -131,7 +134,8 @@ def pooled(x: jax.Array, real: jax.Array, reduce: Any) -> jax.Array:
 
 
 def _softmax(s: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Output [B, T, N, Hv] and log-sum-exp [B, T, N]; rows without keys give 0 and −inf, with zero gradients."""
+    """Output [B, T, N, Hv] and log-sum-exp [B, T, N]; rows without keys give 0 and −inf, with zero
+    gradients."""
     kept = s > -jnp.inf
     some = jnp.any(kept, axis=-1, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(some, jnp.max(s, axis=-1, keepdims=True), 0.0))

@@ -43,7 +43,9 @@ def _processor() -> str:
     info = pathlib.Path("/proc/cpuinfo")
     model = platform.processor()
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     return f"{model or platform.machine()}, {os.cpu_count()} cores"
 
@@ -54,7 +56,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
     lines = []
     for row in [list(header), *cells]:
-        lines.append("  ".join(x.ljust(w) if i == 0 else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True))))
+        lines.append(
+            "  ".join(
+                x.ljust(w) if i == 0 else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     return "\n".join(lines)
 
 

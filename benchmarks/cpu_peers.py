@@ -2,9 +2,10 @@
 
     python benchmarks/cpu_peers.py [--n 8192] [--save]
 
-Peers: `jax.nn.dot_product_attention` with the pattern as a dense mask (forward and backward) and, where torch is
-installed (the `bench` extra), `torch.compile(flex_attention)` with the same mask function (forward only: it has no
-backward on the CPU). All three in float32, batch 1. Ratios are the peer's time over ours: above 1, ours is faster.
+Peers: `jax.nn.dot_product_attention` with the pattern as a dense mask (forward and backward) and, where torch
+is installed (the `bench` extra), `torch.compile(flex_attention)` with the same mask function (forward only:
+it has no backward on the CPU). All three in float32, batch 1. Ratios are the peer's time over ours: above 1,
+ours is faster.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def flex(mask: Callable[..., Any], n: int, arrays: tuple[np.ndarray, ...]) -> fl
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=8192)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-dim", type=int, default=64)
@@ -108,11 +111,25 @@ def main(argv: list[str] | None = None) -> None:
             ]
         )
         print(f"{name} done", file=sys.stderr, flush=True)
-    header = ["spec", "ours ms", "dense ms", "flex ms", "dense/ours", "flex/ours", "grad ms", "grad/fwd", "dense/ours grad"]
+    header = [
+        "spec",
+        "ours ms",
+        "dense ms",
+        "flex ms",
+        "dense/ours",
+        "flex/ours",
+        "grad ms",
+        "grad/fwd",
+        "dense/ours grad",
+    ]
     print(f"n = {args.n}, 1 × {args.heads} heads × {args.head_dim}, float32; {machine()}")
     print(table(header, rows))
     if args.save:
-        save("cpu_peers", f"python benchmarks/cpu_peers.py --n {args.n} --save", [dict(zip(header, r, strict=True)) for r in rows])
+        save(
+            "cpu_peers",
+            f"python benchmarks/cpu_peers.py --n {args.n} --save",
+            [dict(zip(header, r, strict=True)) for r in rows],
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [--save]
 
-Each length runs in a process of its own; the peak is the process's resident set (`ru_maxrss`) less what it held
-before the arrays were made. The last column is what one float32 score matrix, [heads, n, n], would take.
+Each length runs in a process of its own; the peak is the process's resident set (`ru_maxrss`) less what it
+held before the arrays were made. The last column is what one float32 score matrix, [heads, n, n], would take.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def measure(n: int, heads: int, head_dim: int, backward: bool) -> dict[str, floa
     import patterndsl as pd
 
     attention = pd.compile(HEADLINE)
-    run = jax.jit(jax.grad(lambda q, k, v: attention(q, k, v).sum(), argnums=(0, 1, 2)) if backward else attention)
+    run = jax.jit(
+        jax.grad(lambda q, k, v: attention(q, k, v).sum(), argnums=(0, 1, 2)) if backward else attention
+    )
     small = jnp.ones((1, 256, heads, head_dim))
     jax.block_until_ready(run(small, small, small))  # compiler and libraries are loaded
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -45,7 +47,9 @@ def measure(n: int, heads: int, head_dim: int, backward: bool) -> dict[str, floa
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lengths", default="8192,16384,32768,65536")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-dim", type=int, default=64)
@@ -71,7 +75,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{HEADLINE}, 1 × {args.heads} heads × {args.head_dim}, float32; {machine()}")
     print(table(header, rows))
     if args.save:
-        save("memory", "python benchmarks/memory.py --save", [dict(zip(header, r, strict=True)) for r in rows])
+        save(
+            "memory", "python benchmarks/memory.py --save", [dict(zip(header, r, strict=True)) for r in rows]
+        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python examples/train_bytes.py                     # three models, 300 steps each, minutes on a CPU
     python examples/train_bytes.py --steps 20 --n 512  # a quick look
 
-The text is the source code of Python's standard library: real, on every machine, and full of references to names
-defined far above. The same model, from the same initial weights and over the same batches, is trained with the
-headline-like pattern, with dense causal attention and with the pattern's window alone.
+The text is the source code of Python's standard library: real, on every machine, and full of references to
+names defined far above. The same model, from the same initial weights and over the same batches, is trained
+with the headline-like pattern, with dense causal attention and with the pattern's window alone.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def train(name: str, attend: Attend, text: np.ndarray, args: argparse.Namespace)
     bits = functools.partial(loss, attend=attend, heads=args.heads)
 
     @jax.jit
-    def update(params: Params, state: Any, step: jax.Array, tokens: jax.Array) -> tuple[Params, Any, jax.Array]:
+    def update(
+        params: Params, state: Any, step: jax.Array, tokens: jax.Array
+    ) -> tuple[Params, Any, jax.Array]:
         value, grads = jax.value_and_grad(bits)(params, tokens)
         params, state = adam(params, grads, state, step, args.rate)
         return params, state, value
@@ -145,7 +147,9 @@ def dense(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pattern", default=PATTERN, help="spec text (default: %(default)s)")
     parser.add_argument("--window", default=WINDOW, help="the window alone (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=300)
@@ -162,7 +166,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     models = {"pattern": pd.compile(args.pattern), "dense": dense, "window": pd.compile(args.window)}
     found = {name: train(name, attend, text, args) for name, attend in models.items()}
     print(f"\npattern  {args.pattern}\nwindow   {args.window}\n")
-    print(f"{'':8} bits per byte, held out\n" + "\n".join(f"{name:8} {bits:.3f}" for name, bits in found.items()))
+    print(
+        f"{'':8} bits per byte, held out\n"
+        + "\n".join(f"{name:8} {bits:.3f}" for name, bits in found.items())
+    )
     return found
 
 

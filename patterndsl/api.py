@@ -1,4 +1,5 @@
-"""`compile` and `reference`: from a spec to an attention function. JAX is imported when one is first called."""
+"""`compile` and `reference`: from a spec to an attention function. JAX is imported when one is first
+called."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall, UnknownBackend, UnsupportedByBackend
 from patterndsl.ir import resolve
+from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
 from patterndsl.spec import Spec, as_spec
@@ -30,8 +32,9 @@ def compile(
 ) -> Attention:
     """An attention function that computes only what the spec keeps.
 
-    ``params`` override the spec's, ``layer`` picks from `layers {…}`. ``backend``: ``auto``, or the name of one, which
-    then runs or says why it cannot. ``block_sizes``: (queries, keys) in a tile. Raises `SpecError`.
+    ``params`` override the spec's, ``layer`` picks from `layers {…}`. ``backend``: ``auto``, or the name of
+    one, which then runs or says why it cannot. ``block_sizes``: (queries, keys) in a tile. Raises
+    `SpecError`.
     """
     if mesh is not None or seq_axis is not None:
         reason = "attention over a mesh is not part of this version"
@@ -80,21 +83,22 @@ class Attention:
     ) -> Any:
         """Attention over the slots that the spec keeps.
 
-        q [B, T, N, H], k [B, S, K, H], v [B, S, K, Hv] with N a multiple of K (or all without B). ``scale``: 1/√H unless
-        given. ``softcap`` c: c·tanh(logit/c), before all that is added. ``alibi_slopes`` [N]: −slope·|q − k| is added (a
-        summary stands at the mean position of its tokens). ``bias`` [B or 1, N or 1, T, S] is added (a summary gets the
-        mean over its tokens). ``sinks`` [N]: one more logit in each denominator. ``q_offset``: the position of the
-        first query, S − T unless given; an array makes it known only at run time, and no tile is then skipped for it.
-        ``kv_lengths`` [B]: keys from there on do not exist. ``gates`` [B, T, N, branches]: for `mix`.
-        ``inputs``: the spec's run-time inputs, integers [S] or [B, S].
+        q [B, T, N, H], k [B, S, K, H], v [B, S, K, Hv] with N a multiple of K (or all without B). ``scale``:
+        1/√H unless given. ``softcap`` c: c·tanh(logit/c), before all that is added. ``alibi_slopes`` [N]:
+        −slope·|q − k| is added (a summary stands at the mean position of its tokens). ``bias`` [B or 1, N or
+        1, T, S] is added (a summary gets the mean over its tokens). ``sinks`` [N]: one more logit in each
+        denominator. ``q_offset``: the position of the first query, S − T unless given; an array makes it
+        known only at run time, and no tile is then skipped for it. ``kv_lengths`` [B]: keys from there on do
+        not exist. ``gates`` [B, T, N, branches]: for `mix`. ``inputs``: the spec's run-time inputs, integers
+        [S] or [B, S].
 
-        Returns [B, T, N, Hv] in q's dtype, and with ``return_lse`` the log-sum-exp [B, T, N] in float32. A row without
-        keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do not fit.
+        Returns [B, T, N, Hv] in q's dtype, and with ``return_lse`` the log-sum-exp [B, T, N] in float32. A
+        row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
+        not fit.
         """
         static: dict[str, Any] = {"softcap": softcap, "return_lse": return_lse}
-        arrays: dict[str, Any] = {
-            "sinks": sinks, "alibi_slopes": alibi_slopes, "bias": bias, "kv_lengths": kv_lengths, "gates": gates,
-        }  # fmt: skip
+        arrays: dict[str, Any] = {"sinks": sinks, "alibi_slopes": alibi_slopes, "bias": bias}
+        arrays |= {"kv_lengths": kv_lengths, "gates": gates}
         for name, value in (("scale", scale), ("q_offset", q_offset)):
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             (static if plain else arrays)[name] = value
@@ -124,8 +128,8 @@ class Attention:
     def plan(
         self, n: int, n_q: int | None = None, *, num_heads: int | None = None, q_offset: int | None = None
     ) -> Plan:
-        """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads differ: it is
-        then as many as the spec names, unless given."""
+        """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads
+        differ: it is then as many as the spec names, unless given."""
         n_q = n if n_q is None else n_q
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
@@ -177,8 +181,8 @@ def reference(
     return_lse: bool = False,
     **inputs: Any,
 ) -> Any:
-    """What `compile(spec)(q, k, v, …)` must answer: dense, float32 (float64 for float64 operands), no pass and no plan
-    in between. Arguments and results are those of `Attention.__call__`. Memory is T × S."""
+    """What `compile(spec)(q, k, v, …)` must answer: dense, float32 (float64 for float64 operands), no pass
+    and no plan in between. Arguments and results are those of `Attention.__call__`. Memory is T × S."""
     from patterndsl.backends.calling import finish, prepare
     from patterndsl.backends.reference import run
 
@@ -206,10 +210,15 @@ def head_nodes(module: Module, n: int, num_heads: int) -> list[tuple[tuple[int, 
 def differs_by_head(node: Node) -> bool:
     """Whether heads may have different patterns."""
     names: set[str] = set()
+
+    def note(e: Expr) -> Expr:
+        names.update(e.names())
+        return e
+
     for p in walk(node):
         if isinstance(p, Heads):
             return True
-        p.rebuild(lambda child: child, lambda e: names.update(e.names()) or e)
+        p.rebuild(lambda child: child, note)
     return bool(names & {"h", "num_heads"})
 
 
@@ -228,7 +237,9 @@ def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
         return None
     sizes = tuple(block_sizes)
     if len(sizes) != 2 or not all(isinstance(b, int) and b > 0 for b in sizes):
-        raise SpecError(BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}"))
+        raise SpecError(
+            BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}")
+        )
     return sizes
 
 

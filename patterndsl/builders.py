@@ -2,8 +2,8 @@
 
     spec = causal & (local(128) | global_(tokens=[0]) | hierarchical(factor=4))
 
-Numbers may use ``n``: ``strided(ceil(sqrt(n)))``. `pattern_function(name)` makes them all from the registry, so a
-new pattern needs nothing here.
+Numbers may use ``n``: ``strided(ceil(sqrt(n)))``. `pattern_function(name)` makes them all from the registry,
+so a new pattern needs nothing here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.types import MissingArgument, NotAChoice, WrongType
-from patterndsl.ir.expr import N, Expr, K, Q, as_expr, build, read
+from patterndsl.ir.expr import Expr, K, N, Q, as_expr, build, read
 from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node, Pattern, Range, Tokens, Where
 from patterndsl.ir.resolve import check_arguments
 from patterndsl.patterns.base import Kind, Parameter, parameters
@@ -46,7 +46,8 @@ def floor(x: Expr | int) -> Expr:
 
 
 class Input:
-    """A run-time integer array, one value per token: ``doc = input_("doc")``, then ``doc[q]`` and ``doc[k]``."""
+    """A run-time integer array, one value per token: ``doc = input_("doc")``, then ``doc[q]`` and
+    ``doc[k]``."""
 
     def __init__(self, name: str) -> None:
         if not name.isidentifier():
@@ -77,7 +78,8 @@ def mix(*branches: Spec | str) -> Spec:
 
 
 def heads(cases: Mapping[Any, Spec | str]) -> Spec:
-    """A pattern for each query head: ``heads({range(0, 4): local(64), range(4, 8): strided(64), "_": full})``.
+    """A pattern for each query head: ``heads({range(0, 4): local(64), range(4, 8): strided(64), "_":
+    full})``.
 
     Keys are a number, a `range`, a `slice`, or ``"_"`` for the rest.
     """
@@ -85,7 +87,8 @@ def heads(cases: Mapping[Any, Spec | str]) -> Spec:
 
 
 def layers(cases: Mapping[Any, Spec | str]) -> Spec:
-    """A pattern for each layer: ``layers({"every 6": full, "_": local(1024)})``; the first case that fits wins.
+    """A pattern for each layer: ``layers({"every 6": full, "_": local(1024)})``; the first case that fits
+    wins.
 
     Keys are as for `heads`, and ``"every m"`` (layers m − 1, 2m − 1, …).
     """
@@ -158,7 +161,9 @@ def _argument(cls: type[Pattern], p: Parameter, value: Any, specs: list[Spec], i
         return _converted(p.kind, value, specs, inputs)
     except TypeError:
         found = f"{value!r}" if isinstance(value, (int, float, str)) else type(value).__name__
-        raise SpecError(WrongType(expected=_WANTED[p.kind.sort], found=found, context=f"{cls.name}({p.name}=…)")) from None
+        raise SpecError(
+            WrongType(expected=_WANTED[p.kind.sort], found=found, context=f"{cls.name}({p.name}=…)")
+        ) from None
     except ValueError:
         raise SpecError(NotAChoice(argument=p.name, value=str(value), choices=p.kind.choices)) from None
 

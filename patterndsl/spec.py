@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from patterndsl.ir.nodes import Pool
 
 _AND_OR = (
-    "a pattern has no truth value: combine patterns with `&`, `|` and `~` (`and`, `or`, `not` and chained comparisons "
-    "belong to predicates)"
+    "a pattern has no truth value: combine patterns with `&`, `|` and `~` (`and`, `or`, `not` and chained "
+    "comparisons belong to predicates)"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """What each query may attend to, dense: ``counts`` [n_q, slots] (0: not kept), and for each slot its level (0: a
-    token) and the tokens ``start`` … ``stop`` − 1 that it stands for. ``pools`` names the source of each slot."""
+    """What each query may attend to, dense: ``counts`` [n_q, slots] (0: not kept), and for each slot its
+    level (0: a token) and the tokens ``start`` … ``stop`` − 1 that it stands for. ``pools`` names the source
+    of each slot."""
 
     counts: npt.NDArray[np.int32]
     level: npt.NDArray[np.int32]
@@ -50,7 +51,7 @@ class Spec:
 
     # -- combining -----------------------------------------------------------------------------------
 
-    def _with(self, other: object, kind: type[Node]) -> Spec:
+    def _with(self, other: object, kind: Any) -> Spec:
         other = as_spec(other)
         module = join_modules(self.module, other.module)
         mine, theirs = self.module.main, other.module.main
@@ -58,7 +59,7 @@ class Spec:
             return Spec(dataclasses.replace(module, main=Difference(mine, theirs)))
         flat: list[Node] = []
         for m in (mine, theirs):
-            flat.extend(m.members if type(m) is kind else (m,))  # type: ignore[attr-defined]
+            flat.extend(vars(m)["members"] if type(m) is kind else (m,))
         return Spec(dataclasses.replace(module, main=kind(tuple(flat))))
 
     def __or__(self, other: object) -> Spec:
@@ -133,8 +134,8 @@ class Spec:
     ) -> Slots:
         """Tokens and summaries that each query sees, dense: for small n.
 
-        Positions of the queries are ``q_offset`` … (by default the last query is at the last key). ``inputs``:
-        an integer array [n] for each run-time input.
+        Positions of the queries are ``q_offset`` … (by default the last query is at the last key).
+        ``inputs``: an integer array [n] for each run-time input.
         """
         from patterndsl.ir.dense import dense
         from patterndsl.ir.normal import TOKENS
@@ -153,7 +154,9 @@ class Spec:
             stop.append(np.minimum(c * pool.stride + pool.size, n))
             source.extend([pool] * len(c))
         counts = np.concatenate([found[p] for p in pools], axis=1)
-        return Slots(counts, *(np.concatenate(x) for x in (level, start, stop)), tuple(source))
+        return Slots(
+            counts, np.concatenate(level), np.concatenate(start), np.concatenate(stop), tuple(source)
+        )
 
     def mask(
         self,
@@ -169,7 +172,14 @@ class Spec:
     ) -> npt.NDArray[np.bool_]:
         """The token pairs kept, bool [n_q, n], dense: for small n. Summaries are not in it (see `slots`)."""
         slots = self.slots(
-            n, n_q, params=params, head=head, num_heads=num_heads, layer=layer, inputs=inputs, q_offset=q_offset
+            n,
+            n_q,
+            params=params,
+            head=head,
+            num_heads=num_heads,
+            layer=layer,
+            inputs=inputs,
+            q_offset=q_offset,
         )
         kept: npt.NDArray[np.bool_] = slots.counts[:, slots.level == 0] > 0
         return kept
@@ -201,7 +211,9 @@ def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int
         if value.dtype.kind not in "iu":
             raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
         if value.ndim not in (1, 2) or value.shape[-1] != n:
-            raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}] or [batch, {n}]"))
+            raise SpecError(
+                InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}] or [batch, {n}]")
+            )
         found[name] = value
     return found
 
@@ -211,15 +223,19 @@ def _positive(name: str, value: int) -> None:
     from patterndsl.diagnostics.runtime import BadCall
 
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-        raise SpecError(BadCall(argument=name, reason=f"a length is a whole number of at least 1, not {value!r}"))
+        raise SpecError(
+            BadCall(argument=name, reason=f"a length is a whole number of at least 1, not {value!r}")
+        )
 
 
 def join_modules(a: Module, b: Module) -> Module:
     """The declarations of both; a name that means two things is refused."""
     for kind, mine, theirs in (("param", a.params, b.params), ("pattern", a.functions, b.functions)):
-        for name in mine.keys() & theirs.keys():  # type: ignore[attr-defined]
-            if mine[name] != theirs[name]:  # type: ignore[index]
-                raise ValueError(f"the two specs declare the {kind} {name!r} differently: rename it in one of them")
+        for name in mine.keys() & theirs.keys():
+            if mine[name] != theirs[name]:
+                raise ValueError(
+                    f"the two specs declare the {kind} {name!r} differently: rename it in one of them"
+                )
     return Module(
         a.main,
         {**a.params, **b.params},

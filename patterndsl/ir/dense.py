@@ -1,4 +1,5 @@
-"""The dense meaning of a pattern: every slot of every query, counted. The definition that all else is tested against.
+"""The dense meaning of a pattern: every slot of every query, counted. The definition that all else is tested
+against.
 
 Works on the tree as it stands, never on the normal form, and never for speed: memory is n_q × n.
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from patterndsl.ir.expr import Expr
+from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.table import Table
 
 Inputs = Mapping[str, Any]
@@ -16,8 +16,9 @@ Inputs = Mapping[str, Any]
 def evaluate(e: Expr, env: Mapping[str, Any], inputs: Inputs | None = None, xp: Any = np) -> Any:
     """The value of ``e`` where variables have the (broadcastable) integer arrays of ``env``.
 
-    ``inputs``: for each run-time input an array whose last axis is the token's position (leading axes: batch).
-    They are read by `read_input`. ``xp`` is ``numpy`` or ``jax.numpy``; nothing else differs between the two.
+    ``inputs``: for each run-time input an array whose last axis is the token's position (leading axes:
+    batch). They are read by `read_input`. ``xp`` is ``numpy`` or ``jax.numpy``; nothing else differs between
+    the two.
     """
     done: dict[Expr, Any] = {}
     nodes = e.walk()
@@ -53,7 +54,7 @@ def read_input(values: Any, position: Any, xp: Any) -> Any:
 
 def _quantifier(node: Expr, env: Mapping[str, Any], inputs: Inputs, xp: Any) -> Any:
     first, last, body = node.args
-    name, trips = node.value  # type: ignore[misc]
+    name, trips = bound(node)
     low = evaluate(first, env, inputs, xp)
     high = evaluate(last, env, inputs, xp)
     every = node.op == "forall"

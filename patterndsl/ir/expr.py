@@ -182,7 +182,7 @@ class Expr(metaclass=Interned):
             if e.op == "var":
                 names = frozenset({str(e.value)})
             elif e.op in ("forall", "exists"):
-                names -= {e.value[0]}  # type: ignore[index]
+                names -= {bound(e)[0]}
             found[e] = names
         return found
 
@@ -305,6 +305,13 @@ def fresh(body: Expr, stem: str) -> str:
     return name
 
 
+def bound(e: Expr) -> tuple[str, int]:
+    """The variable of a quantifier, and how many values it has at most."""
+    assert isinstance(e.value, tuple)
+    name, trips = e.value
+    return name, trips
+
+
 def quantify(op: str, name: str, first: Expr, last: Expr, body: Expr, trips: int) -> Expr:
     """``forall`` or ``exists``: name in first … last (both inclusive, at most ``trips`` values): body."""
     bound = fresh(body, name)
@@ -349,7 +356,8 @@ def _number(node: Expr, a: list[int | float], env: Mapping[str, int]) -> int | f
         case _:
             from patterndsl.ir.fold import CONSTANT
 
-            return CONSTANT[node.op](*a)  # type: ignore[arg-type, return-value]
+            result: int | float = CONSTANT[node.op](*a)
+            return result
 
 
 def _exact(a: list[int | float]) -> bool:

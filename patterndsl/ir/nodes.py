@@ -1,8 +1,8 @@
 """The IR: pattern nodes. This file is the whole of it, with `ir.expr` for the scalars inside.
 
-A pattern maps a query to the *slots* that it keeps: tokens, and summaries of chunks of tokens (`Pool`), each with
-a count (0 or 1, more only under `Sum`). Nodes are immutable and hash-consed: equality is identity. The built-in
-patterns are subclasses of `Pattern` in `patterndsl.patterns`, one file each.
+A pattern maps a query to the *slots* that it keeps: tokens, and summaries of chunks of tokens (`Pool`), each
+with a count (0 or 1, more only under `Sum`). Nodes are immutable and hash-consed: equality is identity. The
+built-in patterns are subclasses of `Pattern` in `patterndsl.patterns`, one file each.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any, ClassVar, TypeAlias
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.interned import Interned
 
-_node = dataclasses.dataclass(frozen=True, eq=False, repr=False)
 
-
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Tokens(metaclass=Interned):
-    """A token list, ``[0, 5, 8:16, ::512, -1]``: numbers, and (start, stop, step) with None where left out."""
+    """A token list, ``[0, 5, 8:16, ::512, -1]``: numbers, and (start, stop, step) with None where left
+    out."""
 
     items: tuple[Expr | tuple[Expr | None, Expr | None, Expr | None], ...]
 
@@ -28,7 +27,7 @@ Shape: TypeAlias = tuple[Expr, ...]
 Argument: TypeAlias = "Expr | Tokens | Shape | Node | str | bool | None"
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Node(metaclass=Interned):
     """A pattern."""
 
@@ -36,7 +35,12 @@ class Node(metaclass=Interned):
     def children(self) -> tuple[Node, ...]:
         """The patterns directly under it."""
         found: list[Node] = []
-        self.rebuild(lambda p: found.append(p) or p)
+
+        def visit(p: Node) -> Node:
+            found.append(p)
+            return p
+
+        self.rebuild(visit)
         return tuple(found)
 
     def rebuild(self, child: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e) -> Node:
@@ -62,21 +66,21 @@ class Node(metaclass=Interned):
         return node_text(self)
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Where(Node):
     """The token pairs for which a predicate over ``q``, ``k``, ``n``, ``h`` and inputs holds."""
 
     keep: Expr
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Union(Node):
     """``a | b``: kept by either; counts are the larger."""
 
     members: tuple[Node, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Intersection(Node):
     """``a & b``: kept by both; counts multiply, so that a set restricts ``a + b`` and leaves its counts.
     Tokens under a summary must all be kept."""
@@ -84,21 +88,21 @@ class Intersection(Node):
     members: tuple[Node, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SymmetricDifference(Node):
     """``a ^ b``: kept by exactly one (an odd number, of several). Tokens only."""
 
     members: tuple[Node, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Sum(Node):
     """``a + b``: counts add up."""
 
     members: tuple[Node, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Difference(Node):
     """``a - b``: kept by a and not by b; counts subtract, down to 0. b has tokens only."""
 
@@ -106,21 +110,21 @@ class Difference(Node):
     right: Node
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Complement(Node):
     """``~a``: kept where a keeps nothing. Tokens only."""
 
     operand: Node
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Mix(Node):
     """``mix(a, b)``: separately normalised branches, combined by run-time gates."""
 
     branches: tuple[Node, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Range(metaclass=Interned):
     """Heads or layers start … stop − 1 (``stop=None``: all that follow), of which every ``step``-th."""
 
@@ -132,7 +136,7 @@ class Range(metaclass=Interned):
         return i >= self.start and (self.stop is None or i < self.stop) and (i - self.start) % self.step == 0
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Cases(Node):
     """One pattern for each head or layer; ``otherwise`` is the ``_`` case. Earlier layer cases win."""
 
@@ -146,17 +150,17 @@ class Cases(Node):
         return next(hits, self.otherwise)
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Heads(Cases):
     """``heads { 0:4 => a; _ => b }``."""
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Layers(Cases):
     """``layers { every 6 => a; _ => b }``: ``every 6`` is layers 5, 11, 17 …"""
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Call(Node):
     """A call of a pattern function of the module; gone after inlining."""
 
@@ -164,7 +168,7 @@ class Call(Node):
     arguments: tuple[Expr, ...]
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pool(metaclass=Interned):
     """Summaries: chunk c stands for tokens c·stride … min(c·stride + size, n) − 1, pooled by ``reduce``.
 
@@ -182,7 +186,7 @@ class Pool(metaclass=Interned):
         return -(-n // self.stride)
 
 
-@_node
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Node):
     """A built-in pattern. Subclasses live in `patterndsl.patterns`, which documents what they define."""
 

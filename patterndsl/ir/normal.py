@@ -1,8 +1,8 @@
 """The normal form that plans are made from: for each kind of slot, one predicate and one count.
 
-A pattern tree (bound at a length, its calls, heads and layers resolved) becomes a list of branches (more than one
-only under `mix`), each a mapping from a source of keys, the tokens or a `Pool`, to the predicate over (q, k) or (q, c)
-that keeps a slot, and to its count. The rules are the language's: DESIGN in one page of code.
+A pattern tree (bound at a length, its calls, heads and layers resolved) becomes a list of branches (more
+than one only under `mix`), each a mapping from a source of keys, the tokens or a `Pool`, to the predicate
+over (q, k) or (q, c) that keeps a slot, and to its count. The rules are the language's: DESIGN in one page of code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`forall` over the tokens of a chunk, without the loop where the predicate's shape allows.
 
 ``forall(low … high): body`` is exact either way; this only finds the ends at which a body that is monotone or
-convex in the bound variable has to be tested. What is left keeps its quantifier, which every interpreter reads.
+convex in the bound variable has to be tested. What is left keeps its quantifier, which every interpreter
+reads.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ def forall(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr:
 
 
 def push_not(e: Expr) -> Expr:
-    """Negation normal form: ``not`` only at comparisons' outside, where folding has turned it round already."""
+    """Negation normal form: ``not`` only at comparisons' outside, where folding has turned it round
+    already."""
     if e.op == "not":
         inner = e.args[0]
         if inner.op == "and":

@@ -1,4 +1,5 @@
-"""From a module to one pattern tree without names: calls inlined, params set, layer and head picked, n known."""
+"""From a module to one pattern tree without names: calls inlined, params set, layer and head picked, n
+known."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ LARGEST = 10**15
 Spans = Mapping[Node, Any]
 
 
-def transform(node: Node, change: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e) -> Node:
+def transform(
+    node: Node, change: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e
+) -> Node:
     """Rebuild bottom-up: ``change`` of every node over changed children, ``number`` of every expression."""
     done: dict[Node, Node] = {}
 
@@ -73,7 +76,9 @@ def set_params(module: Module, params: Mapping[str, int] | None = None) -> Modul
             raise SpecError(UnknownParam(name=name, candidates=tuple(module.params)))
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise SpecError(NotWhole(expression=str(value), argument=name))
-    values = {name: as_expr(given[name].__index__()) if name in given else e for name, e in module.params.items()}
+    values = {
+        name: as_expr(given[name].__index__()) if name in given else e for name, e in module.params.items()
+    }
     env: dict[str, Expr | int] = {}
     for _ in values:  # a default may use other params
         env = {f"${name}": e.subs(env) for name, e in values.items()}
@@ -147,8 +152,10 @@ def at_length(node: Node, n: int, spans: Spans | None = None) -> Node:
         if isinstance(p, Where):
             new: Node = Where(_predicate(p.keep, lambda e: number(e, span)))
         elif isinstance(p, Pattern):
-            new = p.rebuild(go, lambda e: number(e, span))
-            check_arguments(new, n, span)
+            made = p.rebuild(go, lambda e: number(e, span))
+            assert isinstance(made, Pattern)
+            check_arguments(made, n, span)
+            new = made
         else:
             new = p.rebuild(go)
         done[p] = new
@@ -187,4 +194,13 @@ def _least(name: str, x: object, kind: Kind, n: int | None, span: Any) -> None:
         raise SpecError(NotPositive(argument=name, value=x.number, minimum=kind.least, n=n, span=span))
 
 
-__all__ = ["at_length", "check_arguments", "inline", "pick_head", "pick_layer", "set_params", "substitute", "transform"]
+__all__ = [
+    "at_length",
+    "check_arguments",
+    "inline",
+    "pick_head",
+    "pick_layer",
+    "set_params",
+    "substitute",
+    "transform",
+]

@@ -43,7 +43,8 @@ class Table:
 
     @functools.cached_property
     def pyramid(self) -> list[tuple[npt.NDArray[np.int64], int]]:
-        """For each level j, the sorted keys ``(row >> j)·columns + column`` of the pairs kept, and ``columns + 1``.
+        """For each level j, the sorted keys ``(row >> j)·columns + column`` of the pairs kept, and ``columns
+        + 1``.
 
         Lets a box of many rows be refused after one look at few coarse rows.
         """

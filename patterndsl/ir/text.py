@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patterndsl.ir.expr import Expr
+from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.nodes import (
     Call,
     Complement,
@@ -24,7 +24,8 @@ from patterndsl.ir.nodes import (
 )
 
 _INFIX = {
-    "or": ("or", 1), "and": ("and", 2), "lt": ("<", 4), "le": ("<=", 4), "eq": ("==", 4), "ne": ("!=", 4),
+    "or": ("or", 1), "and": ("and", 2),
+    "lt": ("<", 4), "le": ("<=", 4), "eq": ("==", 4), "ne": ("!=", 4),
     "add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "floordiv": ("//", 6), "mod": ("%", 6), "div": ("/", 6),
     "pow": ("**", 8),
 }  # fmt: skip
@@ -57,7 +58,7 @@ def _expr(e: Expr) -> tuple[str, int]:
         rest = [_at(a, level + 1) for a in e.args[1:]]
         return f" {symbol} ".join([_at(e.args[0], level + strict), *rest]), level
     if e.op in ("forall", "exists"):
-        name, _ = e.value  # type: ignore[misc]
+        name, _ = bound(e)
         first, last, body = (_expr(a)[0] for a in e.args)
         return f"{e.op}({name} in {first}..{last}: {body})", _ATOM
     table = [repr(e.value)] if e.op == "lookup" else []

@@ -1,8 +1,8 @@
 """What a built-in pattern is: one frozen dataclass in one file, registered by `@pattern`.
 
-The fields are the arguments, in order, as a spec writes them; their annotation (below) says what they take. The
-docstring, ``growth``, ``source`` and ``examples`` are the documentation. ``keep`` is the definition: the dense
-mask, the intervals, the exact sets and the kernels' inline test are all read off it.
+The fields are the arguments, in order, as a spec writes them; their annotation (below) says what they take.
+The docstring, ``growth``, ``source`` and ``examples`` are the documentation. ``keep`` is the definition: the
+dense mask, the intervals, the exact sets and the kernels' inline test are all read off it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _in_item(x: Expr, item: Expr | tuple[Expr | None, Expr | None, Expr | None],
     if isinstance(item, Expr):
         return x.eq(_from_end(item, n))
     start, stop, step = item
-    tests = [0 <= x, x < n]
+    tests = [x >= 0, x < n]
     low: Expr | int = 0
     if start is not None:
         low = _from_end(start, n)

@@ -80,7 +80,9 @@ def window_fits(p: Any) -> None:
             continue
         assert extent is not None and window is not None and dilation is not None and stride is not None
         if window * dilation > extent:
-            bad(p, f"window {window} times dilation {dilation} is larger than axis {axis}, which has {extent}")
+            bad(
+                p, f"window {window} times dilation {dilation} is larger than axis {axis}, which has {extent}"
+            )
         if stride > window:
             bad(p, f"stride {stride} is larger than window {window} on axis {axis}")
         if causal not in (0, 1):

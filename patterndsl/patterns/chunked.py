@@ -30,8 +30,8 @@ class Chunked(Pattern):
 
 @pattern
 class Segments(Pattern):
-    """One branch of LongNet: within a segment of `size` tokens, the positions ≡ `offset` (mod `dilation`) see each
-    other. Other queries keep nothing."""
+    """One branch of LongNet: within a segment of `size` tokens, the positions ≡ `offset` (mod `dilation`) see
+    each other. Other queries keep nothing."""
 
     name = "segments"
     growth = "n·size/dilation"

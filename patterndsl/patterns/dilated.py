@@ -9,8 +9,8 @@ from patterndsl.patterns.base import Size, pattern
 
 @pattern
 class Dilated(Pattern):
-    """A sliding window of every `dilation`-th key: abs(q − k) < window·dilation and (q − k) divisible by it, which
-    under `causal` is exactly `window` keys."""
+    """A sliding window of every `dilation`-th key: abs(q − k) < window·dilation and (q − k) divisible by it,
+    which under `causal` is exactly `window` keys."""
 
     name = "dilated"
     growth = "n·w"

@@ -78,7 +78,8 @@ class Rows(Pattern):
 
 @pattern
 class Sinks(Pattern):
-    """The first m keys: `causal & (sinks(4) | local(1024))` is StreamingLLM, `causal | sinks(m)` a prefix LM."""
+    """The first m keys: `causal & (sinks(4) | local(1024))` is StreamingLLM, `causal | sinks(m)` a prefix
+    LM."""
 
     name = "sinks"
     growth = "n·m"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from patterndsl.ir.expr import Expr, all_of, any_of, clip, maximum, minimum
 from patterndsl.ir.nodes import Pattern
-from patterndsl.patterns.base import Annotated, Count, Counts, Flag, Grid, Kind, coordinates, ints, pattern, per_axis
+from patterndsl.patterns.base import Count, Counts, Grid, Kind, coordinates, ints, pattern, per_axis
 
 ONE = (Expr("const", (), 1),)
 ZERO = (Expr("const", (), 0),)
@@ -14,7 +15,7 @@ ZERO = (Expr("const", (), 0),)
 
 def on_grid(q: Expr, shape: tuple[int, ...]) -> Expr:
     """The query lies on the grid: others (n_q > n) keep nothing."""
-    return all_of(0 <= q, q < math.prod(shape))
+    return all_of(q >= 0, q < math.prod(shape))
 
 
 @pattern
@@ -48,9 +49,9 @@ class Axial(Pattern):
 @pattern
 class Neighborhood(Pattern):
     """NATTEN: on each axis the `window` nearest keys (of the query's residue, when dilated). The window moves
-    inwards at the edges and keeps its size; even ones lean left. `stride` queries share a window; on a causal axis
-    the window ends at the query (no further than its stride group) and is cut at the start. `window`, `dilation`,
-    `stride` and `causal` are one value for all axes or a list of one per axis."""
+    inwards at the edges and keeps its size; even ones lean left. `stride` queries share a window; on a causal
+    axis the window ends at the query (no further than its stride group) and is cut at the start. `window`,
+    `dilation`, `stride` and `causal` are one value for all axes or a list of one per axis."""
 
     name = "neighborhood"
     growth = "n·window^d"
@@ -117,13 +118,16 @@ def _near(extent: int, window: int, dilation: int, stride: int, causal: int, x: 
 
 @pattern
 class Tiles(Pattern):
-    """Sliding tile attention: queries see whole tiles, a window of `window` tiles on each axis around their own. The
-    window moves inwards at the edges and keeps its size; even ones lean left."""
+    """Sliding tile attention: queries see whole tiles, a window of `window` tiles on each axis around their
+    own. The window moves inwards at the edges and keeps its size; even ones lean left."""
 
     name = "tiles"
     growth = "n·(tile·window)^d"
     source = "Zhang et al. 2025 (Sliding Tile Attention), arXiv:2502.04507"
-    examples = ("tiles(shape=[8, 8], tile=2, window=3)", "tiles(shape=[4, 8, 8], tile=[2, 4, 4], window=[1, 2, 1])")
+    examples = (
+        "tiles(shape=[8, 8], tile=2, window=3)",
+        "tiles(shape=[4, 8, 8], tile=[2, 4, 4], window=[1, 2, 1])",
+    )
 
     shape: Grid
     tile: Grid
@@ -163,9 +167,9 @@ class Tiles(Pattern):
 
 @pattern
 class Windows(Pattern):
-    """Swin: the grid, rolled back by `shift`, is cut into windows of `size`; a query sees the keys of its window that
-    were also neighbours before the roll. Where the shortest axis is no longer than a window, windows of its length,
-    not shifted, as published."""
+    """Swin: the grid, rolled back by `shift`, is cut into windows of `size`; a query sees the keys of its
+    window that were also neighbours before the roll. Where the shortest axis is no longer than a window,
+    windows of its length, not shifted, as published."""
 
     name = "windows"
     growth = "n·size^d"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from patterndsl.ir.expr import C, Q, Expr, all_of, build, maximum
+from patterndsl.ir.expr import C, Expr, Q, all_of, build, maximum
 from patterndsl.ir.nodes import Pattern, Pool
-from patterndsl.patterns.base import Annotated, Count, Kind, Reduce, Size, Weight, pattern
+from patterndsl.patterns.base import Count, Kind, Reduce, Size, Weight, pattern
 
 MAX_LEVELS = 64  # factor ≥ 2: enough for 2^64 tokens
 
@@ -63,12 +63,12 @@ class Pyramid:
 
 @pattern
 class Hierarchical(Pattern):
-    """The near/far split of the fast multipole method. Level l ≥ 1 groups tokens into chunks of leaf·factor^(l−1). A
-    query sees at level l the summaries of the chunks that are not near it (chunk distance > `window`) but whose
-    parent is near; at level 0 the tokens whose chunk is near; at the top level every chunk not near. So each token
-    is represented exactly once, by itself or by one summary. `reduce` (mean, max, first, last) makes a summary's key
-    and value; `weight="count"` adds log(tokens in the chunk) to its logit, `weight="one"` nothing. `levels=auto` is
-    as many as n needs."""
+    """The near/far split of the fast multipole method. Level l ≥ 1 groups tokens into chunks of
+    leaf·factor^(l−1). A query sees at level l the summaries of the chunks that are not near it (chunk
+    distance > `window`) but whose parent is near; at level 0 the tokens whose chunk is near; at the top level
+    every chunk not near. So each token is represented exactly once, by itself or by one summary. `reduce`
+    (mean, max, first, last) makes a summary's key and value; `weight="count"` adds log(tokens in the chunk)
+    to its logit, `weight="one"` nothing. `levels=auto` is as many as n needs."""
 
     name = "hierarchical"
     growth = "n·log n"
@@ -106,8 +106,8 @@ class Hierarchical(Pattern):
 
 @pattern
 class Tree(Pattern):
-    """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own chunk, and above
-    it, level by level, the summaries of the other chunks of its parent."""
+    """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own
+    chunk, and above it, level by level, the summaries of the other chunks of its parent."""
 
     name = "tree"
     growth = "n·log n"

@@ -9,13 +9,15 @@ from patterndsl.patterns.base import Count, Size, pattern
 
 @pattern
 class Local(Pattern):
-    """A sliding window. `local(w)` keeps abs(q − k) < w: under `causal` exactly w keys, the query itself among
-    them. `local(left=L, right=R)` keeps q − L ≤ k ≤ q + R, both ends included (JAX's `local_window_size`); a side
-    that is left out is not bounded."""
+    """A sliding window. `local(w)` keeps abs(q − k) < w: under `causal` exactly w keys, the query itself
+    among them. `local(left=L, right=R)` keeps q − L ≤ k ≤ q + R, both ends included (JAX's
+    `local_window_size`); a side that is left out is not bounded."""
 
     name = "local"
     growth = "n·w"
-    source = "Beltagy et al. 2020 (Longformer), arXiv:2004.05150; Jiang et al. 2023 (Mistral), arXiv:2310.06825"
+    source = (
+        "Beltagy et al. 2020 (Longformer), arXiv:2004.05150; Jiang et al. 2023 (Mistral), arXiv:2310.06825"
+    )
     examples = ("local(4)", "local(left=3, right=1)", "local(right=0)")
 
     w: Size | None = None

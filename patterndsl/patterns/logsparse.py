@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from patterndsl.ir.expr import Expr, all_of, build, maximum, member, popcount, xor
 from patterndsl.ir.nodes import Pattern
-from patterndsl.patterns.base import Annotated, Kind, Size, pattern
+from patterndsl.patterns.base import Kind, Size, pattern
 
 REACH = 2**31  # no position is further apart
 

@@ -38,7 +38,7 @@ class Transpose(Transform):
     p: Operand
 
     def apply(self, e: Expr, q: Expr, k: Expr, n: Expr) -> Expr:
-        return _guarded(all_of(0 <= q, q < n), e.subs({"q": k, "k": q, "n": n}))
+        return _guarded(all_of(q >= 0, q < n), e.subs({"q": k, "k": q, "n": n}))
 
     def pairs(self, n: Expr) -> Expr:
         return operand_pairs(self.p, n)
@@ -46,8 +46,8 @@ class Transpose(Transform):
 
 @pattern
 class Shift(Transform):
-    """p, moved `by` positions towards later keys: (q, k) is kept where p keeps (q, k − by). A key k − by outside the
-    sequence is none."""
+    """p, moved `by` positions towards later keys: (q, k) is kept where p keeps (q, k − by). A key k − by
+    outside the sequence is none."""
 
     name = "shift"
     growth = "as p"
@@ -58,7 +58,7 @@ class Shift(Transform):
 
     def apply(self, e: Expr, q: Expr, k: Expr, n: Expr) -> Expr:
         source = k - self.by
-        return _guarded(all_of(0 <= source, source < n), e.subs({"q": q, "k": source, "n": n}))
+        return _guarded(all_of(source >= 0, source < n), e.subs({"q": q, "k": source, "n": n}))
 
     def pairs(self, n: Expr) -> Expr:
         return operand_pairs(self.p, n)
@@ -66,8 +66,8 @@ class Shift(Transform):
 
 @pattern
 class Blocks(Transform):
-    """p, coarsened: a block of `size` × `size` positions (0 … n − 1 on both sides) is kept whole if p keeps any pair in
-    it. Counts are forgotten."""
+    """p, coarsened: a block of `size` × `size` positions (0 … n − 1 on both sides) is kept whole if p keeps
+    any pair in it. Counts are forgotten."""
 
     name = "blocks"
     growth = "up to size^2 times p"

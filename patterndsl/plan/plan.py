@@ -2,10 +2,10 @@
 
     Plan ─ HeadGroup* ─ BranchPlan* ─ Part* ─ RowGroup* ─ Segment*
 
-Heads that come out with the same pattern share a `HeadGroup`. A branch is one softmax (several only under `mix`). A
-part is a set of (query, slot) pairs under one layout; parts are disjoint and merged by log-sum-exp. A part's query
-tiles are grouped by schedule: a `RowGroup` has one program, its segments, and for each of its tiles the blocks of
-slots that the program visits.
+Heads that come out with the same pattern share a `HeadGroup`. A branch is one softmax (several only under
+`mix`). A part is a set of (query, slot) pairs under one layout; parts are disjoint and merged by log-sum-exp.
+A part's query tiles are grouped by schedule: a `RowGroup` has one program, its segments, and for each of its
+tiles the blocks of slots that the program visits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Int32 = npt.NDArray[np.int32]
 class Source:
     """Where slots come from: the tokens (`ir.normal.TOKENS`) or the summaries of a pool.
 
-    ``term``: the predicate over ``q`` and the slot's index (``k`` for tokens, ``c`` for chunks), n known; and the count
-    (None: every kept slot counts once). ``slots``: how many there are.
+    ``term``: the predicate over ``q`` and the slot's index (``k`` for tokens, ``c`` for chunks), n known; and
+    the count (None: every kept slot counts once). ``slots``: how many there are.
     """
 
     pool: Pool
@@ -38,15 +38,15 @@ class Source:
 class Segment:
     """Blocks of ``block`` consecutive slots of one source that each row of a group visits.
 
-    ``starts`` int32 [rows, width]: the first slot of each block, a multiple of ``block``; ``counts`` int32 [rows]: how
-    many of them are real (the others repeat a valid start and must contribute nothing). Within a row, starts rise.
-    ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads them all; only that first
-    column is stored (``starts`` is [rows, 1]), and blocks from ``counts`` on may lie beyond the last slot.
-    ``partial``: for each of the ``width`` columns, whether the predicate must be applied. Where False, every pair of a
-    real query and a slot of that block is kept, exists, and counts once, in every row of the group.
-    ``step``: 0 where all blocks are taken at once; else the row loops over ``counts[row]`` blocks, ``step`` at a time,
-    and ``partial`` is the same for all columns.
-    A source of summaries is usually read with ``block=1``: gathered slots.
+    ``starts`` int32 [rows, width]: the first slot of each block, a multiple of ``block``; ``counts`` int32
+    [rows]: how many of them are real (the others repeat a valid start and must contribute nothing). Within a
+    row, starts rise. ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads
+    them all; only that first column is stored (``starts`` is [rows, 1]), and blocks from ``counts`` on may
+    lie beyond the last slot. ``partial``: for each of the ``width`` columns, whether the predicate must be
+    applied. Where False, every pair of a real query and a slot of that block is kept, exists, and counts
+    once, in every row of the group. ``step``: 0 where all blocks are taken at once; else the row loops over
+    ``counts[row]`` blocks, ``step`` at a time, and ``partial`` is the same for all columns. A source of
+    summaries is usually read with ``block=1``: gathered slots.
     """
 
     source: int
@@ -65,8 +65,8 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowGroup:
-    """Query tiles (int32 [rows], numbers of tiles of ``block_q`` queries) with one program. A tile is in one group of a
-    part at most; tiles in none keep nothing."""
+    """Query tiles (int32 [rows], numbers of tiles of ``block_q`` queries) with one program. A tile is in one
+    group of a part at most; tiles in none keep nothing."""
 
     tiles: Int32
     segments: tuple[Segment, ...]
@@ -97,8 +97,8 @@ class BranchPlan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadGroup:
-    """The query heads (ascending) that share a pattern; ``node`` is that pattern, bound at n, and ``branches`` how it
-    runs."""
+    """The query heads (ascending) that share a pattern; ``node`` is that pattern, bound at n, and
+    ``branches`` how it runs."""
 
     heads: tuple[int, ...]
     node: Node
@@ -107,8 +107,9 @@ class HeadGroup:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A pattern at n keys and n_q queries. ``q_offset``: the position of the first query, None where it is only known at
-    run time (then no tile is judged by the query's position). ``block_q``: queries in a tile."""
+    """A pattern at n keys and n_q queries. ``q_offset``: the position of the first query, None where it is
+    only known at run time (then no tile is judged by the query's position). ``block_q``: queries in a
+    tile."""
 
     n: int
     n_q: int
@@ -134,8 +135,8 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class PlanStats:
-    """Over all heads: pairs of (query, slot) that the plan ``computed``, tiles by kind, bytes of its tables, and for each
-    source (level 0 is the tokens) the pairs computed."""
+    """Over all heads: pairs of (query, slot) that the plan ``computed``, tiles by kind, bytes of its tables,
+    and for each source (level 0 is the tokens) the pairs computed."""
 
     computed: int
     full_blocks: int
