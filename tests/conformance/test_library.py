@@ -1,0 +1,182 @@
+"""Every file of the shipped library: documented, canonically formatted, and equal to what was published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import patterndsl as pd
+import patterndsl.grammar.lib
+from patterndsl.syntax.formatter import format_source
+from tests.oracles import positions, published, slots
+from tests.oracles.published import h_transformer_level, longnet_residue
+
+LIBRARY = Path(patterndsl.grammar.lib.__file__).parent
+FILES = sorted(LIBRARY.glob("*.attn"))
+LENGTHS = (1, 2, 7, 64, 65, 130)
+SHAPES = [(n, n) for n in LENGTHS] + [(7, 3), (65, 20), (64, 1), (7, 12), (2, 70)]
+
+NAMES = [
+    "axial", "bigbird", "block_diffusion", "document_causal", "gemma3", "gpt_oss", "h_transformer",
+    "llama4_chunked", "logsparse", "longformer", "longnet", "mistral", "natten2d", "prefix_lm",
+    "sparse_transformer_fixed", "sparse_transformer_strided", "streaming_llm", "transformer_xl",
+]  # fmt: skip
+
+# File, the parameters given to it, and those given to the oracle.
+ONE_DIMENSIONAL = [
+    ("longformer", {"window": 8}, {"window": 8, "tokens": 1}),
+    ("longformer", {"window": 5}, {"window": 5, "tokens": 1}),
+    ("sparse_transformer_strided", {"stride": 8}, {"stride": 8}),
+    ("sparse_transformer_fixed", {"block": 8, "summary": 3}, {"block": 8, "summary": 3}),
+    ("streaming_llm", {"sink_tokens": 3, "window": 9}, {"sink_tokens": 3, "window": 9}),
+    ("mistral", {"window": 10}, {"window": 10}),
+    ("logsparse", {}, {}),
+    ("prefix_lm", {"prefix": 9}, {"prefix": 9}),
+    ("transformer_xl", {"segment": 8, "memory": 8}, {"segment": 8, "memory": 8}),
+    ("transformer_xl", {"segment": 7, "memory": 17}, {"segment": 7, "memory": 17}),
+    ("llama4_chunked", {"size": 9}, {"size": 9}),
+    ("block_diffusion", {"block": 4}, {"block": 4}),
+    ("block_diffusion", {"block": 5}, {"block": 5}),
+]
+
+
+def load(name):
+    return pd.load(LIBRARY / f"{name}.attn")
+
+
+def test_the_library_is_complete():
+    assert [path.stem for path in FILES] == NAMES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_header_names_its_source(path):
+    header = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        header.append(line)
+    assert len(header) >= 2 and len(header[0]) > 20
+    assert any(line.startswith("# Source: ") for line in header)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_formatting_is_canonical(path):
+    text = path.read_text(encoding="utf-8")
+    assert format_source(text, str(path)) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_importable_from_anywhere(name):
+    spec = pd.parse(f"import {name} as published_pattern\npattern main = published_pattern & causal")
+    n = {"axial": 64 * 64, "natten2d": 56 * 56}.get(name, 8)
+    inputs = {"doc": np.zeros(n, int)} if name == "document_causal" else None
+    alone = load(name).slots(n, 1, inputs=inputs)[0]
+    assert spec.slots(n, 1, inputs=inputs)[0].sum() == alone.sum()  # the last query is causal anyway
+
+
+@pytest.mark.parametrize("name, params, args", ONE_DIMENSIONAL)
+def test_one_dimensional(name, params, args):
+    spec = load(name)
+    for n, n_q in SHAPES:
+        expected = published(name)(positions(n, n_q), n, **args)
+        np.testing.assert_array_equal(spec.mask(n, n_q, params=params), expected, err_msg=f"n={n}, n_q={n_q}")
+
+
+@pytest.mark.parametrize("name", sorted({row[0] for row in ONE_DIMENSIONAL}))
+def test_published_defaults(name):
+    np.testing.assert_array_equal(load(name).mask(700), published(name)(positions(700), 700))
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gpt_oss"])
+def test_layers(name):
+    for layer in range(13):
+        expected = published(name)(positions(65), 65, window=9, layer=layer)
+        np.testing.assert_array_equal(load(name).mask(65, params={"window": 9}, layer=layer), expected)
+
+
+def test_llama4_all_layers():
+    spec = pd.parse("import llama4_chunked as llama\npattern main = llama.all_layers()")
+    n = 8195
+    for layer in (0, 2, 3, 7, 8):
+        expected = published("llama4_layers")(positions(n, 4), n, layer=layer)
+        np.testing.assert_array_equal(spec.mask(n, 4, layer=layer), expected)
+
+
+def test_longformer_with_arguments():
+    spec = pd.parse("import longformer as lf\npattern main = lf.longformer(window=6, globals=3)")
+    expected = published("longformer")(positions(65), 65, window=6, tokens=3)
+    np.testing.assert_array_equal(spec.mask(65), expected)
+    spec = pd.parse("import longformer as lf\npattern main = lf.dilated_longformer(3, 4, globals=2)")
+    expected = published("dilated_longformer")(positions(65), 65, side=3, dilation=4, tokens=2)
+    np.testing.assert_array_equal(spec.mask(65), expected)
+
+
+@pytest.mark.parametrize("random_blocks", [1, 2, 3])
+def test_bigbird(random_blocks):
+    params = {"block": 4, "random_blocks": random_blocks, "seed": 7}
+    spec, draw = load("bigbird"), pd.parse(f"random({random_blocks}, block=4, seed=7)")
+    for n in LENGTHS:
+        table = [np.flatnonzero(row).tolist() for row in draw.mask(n)[::4, ::4]]
+        for n_q in {n, 1, max(1, n // 2)}:
+            expected = published("bigbird")(positions(n, n_q), n, block=4, random_table=table)
+            np.testing.assert_array_equal(spec.mask(n, n_q, params=params), expected)
+
+
+def test_longnet_weights():
+    params = {"segment_1": 8, "segment_2": 24, "dilation_1": 1, "dilation_2": 3}
+    spec = load("longnet")
+    for n, n_q in SHAPES:
+        expected = published("longnet")(positions(n, n_q), n, sizes=(8, 24), dilations=(1, 3))
+        np.testing.assert_array_equal(spec.slots(n, n_q, params=params)[0][:, :n], expected)
+        np.testing.assert_array_equal(spec.mask(n, n_q, params=params), expected > 0)
+
+
+def test_longnet_residue_of_each_head():
+    assert [longnet_residue(head, 8, 3) for head in range(8)] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_document_causal():
+    documents = np.array([3, 3, 1, 1, 1, 3, 0, 2, 2])
+    for n, n_q in ((1, 1), (9, 9), (9, 4)):
+        expected = published("document_causal")(positions(n, n_q), n, doc=documents[:n])
+        mask = load("document_causal").mask(n, n_q, inputs={"doc": documents[:n]})
+        np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("window, dilation, stride", [(3, 1, 1), (4, 1, 2), (3, 2, 2), (7, 1, 1)])
+def test_natten2d(window, dilation, stride):
+    args = {"height": 7, "width": 9, "window": window, "dilation": dilation, "stride": stride}
+    for n_q in (63, 5):
+        expected = published("natten2d")(positions(63, n_q), 63, **args)
+        np.testing.assert_array_equal(load("natten2d").mask(63, n_q, params=args), expected)
+
+
+def test_axial():
+    for height, width in ((5, 13), (1, 7), (8, 8)):
+        expected = published("axial")(positions(height * width), height * width, height=height, width=width)
+        params = {"height": height, "width": width}
+        np.testing.assert_array_equal(load("axial").mask(height * width, params=params), expected)
+
+
+@pytest.mark.parametrize("block", [2, 4, 6])
+@pytest.mark.parametrize("causal", [False, True])
+def test_h_transformer_levels(block, causal):
+    """A query sees every token at the published level; `fine` sees none at a coarser one."""
+    for function, exact in (("h_transformer", True), ("fine", False)):
+        text = f"import h_transformer as h\npattern main = h.{function}({block})"
+        spec = pd.parse(text + (" & causal" if causal else ""))
+        for n in (1, 2, 7, 64, 65):
+            kept, table = spec.slots(n)
+            for column, (level, start, stop) in enumerate(table):
+                for q in np.flatnonzero(kept[:, column]):
+                    levels = {h_transformer_level(q, token, block) for token in range(start, stop)}
+                    assert levels == {level} if exact else level <= min(levels)
+
+
+def test_h_transformer_is_the_multipole_split():
+    kept, table = slots(positions(65), 65, factor=2, window=1, leaf=16)
+    ours, listed = load("h_transformer").slots(65)
+    seen = {
+        tuple(map(int, s)): c.tolist() for s, c in zip(listed, np.asarray(ours).T, strict=True) if c.any()
+    }
+    assert seen == {s: c.tolist() for s, c in zip(table, kept.T, strict=True) if c.any()}
