@@ -263,3 +263,18 @@ def test_blocks(inner, size):
             positions(n, n_q), n, inner=lambda q, n: pd.parse(inner).mask(n)[q], size=size
         )
         np.testing.assert_array_equal(pd.parse(f"blocks({inner}, {size})").mask(n, n_q), expected)
+
+
+@pytest.mark.parametrize("name", sorted({row[1] for row in TOKEN_PATTERNS + GRIDS if row[2]}))
+def test_one_step_in_any_number_would_be_noticed(name):
+    """The comparisons above can fail: each numeric argument, moved by one, changes some compared mask."""
+    noticed = {}
+    for _, _, args in [row for row in TOKEN_PATTERNS + GRIDS if row[1] == name]:
+        lengths = [int(np.prod(args["shape"]))] if "shape" in args else LENGTHS
+        for key in [key for key, value in args.items() if type(value) is int]:
+            for n in lengths:
+                mask = expected_or_error(name, args, positions(n), n)
+                moved = expected_or_error(name, {**args, key: args[key] + 1}, positions(n), n)
+                differs = mask is not None and (moved is None or (mask != moved).any())
+                noticed[key] = noticed.get(key, False) or differs
+    assert all(noticed.values()), noticed
