@@ -8,6 +8,7 @@ import pytest
 import patterndsl as pd
 import patterndsl.grammar.lib
 from patterndsl.syntax.formatter import format_source
+from tests.conformance.compare import by_slot, found_by_slot
 from tests.oracles import positions, published, slots
 from tests.oracles.published import h_transformer_level, longnet_residue
 
@@ -70,8 +71,8 @@ def test_importable_from_anywhere(name):
     spec = pd.parse(f"import {name} as published_pattern\npattern main = published_pattern & causal")
     n = {"axial": 64 * 64, "natten2d": 56 * 56}.get(name, 8)
     inputs = {"doc": np.zeros(n, int)} if name == "document_causal" else None
-    alone = load(name).slots(n, 1, inputs=inputs)[0]
-    assert spec.slots(n, 1, inputs=inputs)[0].sum() == alone.sum()  # the last query is causal anyway
+    alone = load(name).slots(n, 1, inputs=inputs).counts
+    assert spec.slots(n, 1, inputs=inputs).counts.sum() == alone.sum()  # the last query is causal anyway
 
 
 @pytest.mark.parametrize("name, params, args", ONE_DIMENSIONAL)
@@ -127,12 +128,22 @@ def test_longnet_weights():
     spec = load("longnet")
     for n, n_q in SHAPES:
         expected = published("longnet")(positions(n, n_q), n, sizes=(8, 24), dilations=(1, 3))
-        np.testing.assert_array_equal(spec.slots(n, n_q, params=params)[0][:, :n], expected)
+        np.testing.assert_array_equal(spec.slots(n, n_q, params=params).counts, expected)
         np.testing.assert_array_equal(spec.mask(n, n_q, params=params), expected > 0)
 
 
-def test_longnet_residue_of_each_head():
+def test_longnet_by_head():
     assert [longnet_residue(head, 8, 3) for head in range(8)] == [0, 0, 0, 1, 1, 1, 2, 2]
+    branches = ((8, 1), (24, 3), (30, 5))
+    main = " + ".join(f"ln.branch_by_head({size}, {dilation})" for size, dilation in branches)
+    spec = pd.parse(f"import longnet as ln\npattern main = {main}")
+    sizes, dilations = zip(*branches, strict=True)
+    for head in range(8):
+        residues = [longnet_residue(head, 8, dilation) for dilation in dilations]
+        expected = published("longnet")(
+            positions(65), 65, sizes=sizes, dilations=dilations, residues=residues
+        )
+        np.testing.assert_array_equal(spec.slots(65, head=head, num_heads=8).counts, expected)
 
 
 def test_document_causal():
@@ -166,17 +177,12 @@ def test_h_transformer_levels(block, causal):
         text = f"import h_transformer as h\npattern main = h.{function}({block})"
         spec = pd.parse(text + (" & causal" if causal else ""))
         for n in (1, 2, 7, 64, 65):
-            kept, table = spec.slots(n)
-            for column, (level, start, stop) in enumerate(table):
-                for q in np.flatnonzero(kept[:, column]):
+            for (level, start, stop), column in found_by_slot(spec.slots(n)).items():
+                for q in np.flatnonzero(column):
                     levels = {h_transformer_level(q, token, block) for token in range(start, stop)}
                     assert levels == {level} if exact else level <= min(levels)
 
 
 def test_h_transformer_is_the_multipole_split():
-    kept, table = slots(positions(65), 65, factor=2, window=1, leaf=16)
-    ours, listed = load("h_transformer").slots(65)
-    seen = {
-        tuple(map(int, s)): c.tolist() for s, c in zip(listed, np.asarray(ours).T, strict=True) if c.any()
-    }
-    assert seen == {s: c.tolist() for s, c in zip(table, kept.T, strict=True) if c.any()}
+    expected = by_slot(*slots(positions(65), 65, factor=2, window=1, leaf=16))
+    assert found_by_slot(load("h_transformer").slots(65)) == expected

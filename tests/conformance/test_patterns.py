@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import patterndsl as pd
+from tests.conformance.compare import by_slot, found_by_slot
 from tests.oracles import oracle, positions, slots
 
 LENGTHS = (1, 2, 7, 64, 65, 130)
@@ -193,23 +194,13 @@ HIERARCHIES = [
 ]
 
 
-def by_slot(matrix, table):
-    """The columns that anyone sees, by (level, start, stop)."""
-    seen = {}
-    for column, slot in zip(np.asarray(matrix).T, table, strict=True):
-        key = tuple(int(x) for x in slot)
-        assert key not in seen, f"slot {key} is listed twice"
-        seen[key] = column
-    return {key: column.tolist() for key, column in seen.items() if column.any()}
-
-
 @pytest.mark.parametrize("text, args", HIERARCHIES, ids=[row[0] for row in HIERARCHIES])
 @pytest.mark.parametrize("causal", [False, True])
 def test_hierarchies(text, args, causal):
     spec = pd.parse(f"causal & {text}" if causal else text)
     for n, n_q in [(n, n) for n in LENGTHS] + list(FEWER_AND_MORE):
         expected = by_slot(*slots(positions(n, n_q), n, causal=causal, **args))
-        assert by_slot(*spec.slots(n, n_q)) == expected, f"n={n}, n_q={n_q}"
+        assert found_by_slot(spec.slots(n, n_q)) == expected, f"n={n}, n_q={n_q}"
 
 
 def test_union_of_tokens_and_summaries():
@@ -218,7 +209,7 @@ def test_union_of_tokens_and_summaries():
     near = oracle("local")(positions(n), n, w=9) & oracle("causal")(positions(n), n)
     kept[:, :n] |= near
     spec = pd.parse("causal & (local(9) | hierarchical(factor=4))")
-    assert by_slot(*spec.slots(n)) == by_slot(kept, table)
+    assert found_by_slot(spec.slots(n)) == by_slot(kept, table)
 
 
 def test_token_pattern_keeps_a_summary_only_as_a_whole():
@@ -228,15 +219,14 @@ def test_token_pattern_keeps_a_summary_only_as_a_whole():
     for column, (_, start, stop) in enumerate(table):
         kept[:, column] &= cut[:, start:stop].all(axis=1)
     spec = pd.parse("local(left=20, right=5) & hierarchical(factor=2)")
-    assert by_slot(*spec.slots(n)) == by_slot(kept, table)
+    assert found_by_slot(spec.slots(n)) == by_slot(kept, table)
 
 
 def test_sum_counts_pairs():
     n = 40
     parts = [oracle("local")(positions(n), n, w=6), oracle("strided")(positions(n), n, stride=3)]
     spec = pd.parse("local(6) + strided(3)")
-    kept, _ = spec.slots(n)
-    np.testing.assert_array_equal(kept[:, :n], parts[0].astype(int) + parts[1])
+    np.testing.assert_array_equal(spec.slots(n).counts, parts[0].astype(int) + parts[1])
     np.testing.assert_array_equal(spec.mask(n), parts[0] | parts[1])
 
 
@@ -245,20 +235,27 @@ def test_sum_counts_under_an_intersection():
     causal = oracle("causal")(positions(n), n)
     spec = pd.parse("causal & (self + full + sinks(2))")
     expected = np.eye(n, dtype=int) + 1 + oracle("sinks")(positions(n), n, m=2)
-    np.testing.assert_array_equal(spec.slots(n)[0][:, :n], expected * causal)
+    np.testing.assert_array_equal(spec.slots(n).counts, expected * causal)
 
 
 @pytest.mark.parametrize("inner", ["local(left=5, right=1)", "causal", "columns([0, 3])", "fixed(8, 2)"])
 def test_transpose(inner):
-    for n, n_q in ((1, 1), (7, 7), (65, 65), (65, 20)):
+    for n, n_q in ((1, 1), (7, 7), (65, 65), (65, 20), (7, 12)):
         expected = oracle("transpose")(positions(n, n_q), n, inner=lambda q, n: pd.parse(inner).mask(n)[q])
         np.testing.assert_array_equal(pd.parse(f"transpose({inner})").mask(n, n_q), expected)
+
+
+@pytest.mark.parametrize("by", [0, 3, -2, 100])
+def test_shift(by):
+    for n, n_q in ((1, 1), (7, 12), (65, 65), (65, 20)):
+        expected = oracle("shift")(positions(n, n_q), n, inner=oracle("local"), by=by, left=4, right=1)
+        np.testing.assert_array_equal(pd.parse(f"shift(local(left=4, right=1), {by})").mask(n, n_q), expected)
 
 
 @pytest.mark.parametrize("inner", ["local(3)", "causal & logsparse", "self", "columns([9])"])
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_blocks(inner, size):
-    for n, n_q in ((16, 16), (65, 65), (65, 20)):
+    for n, n_q in ((16, 16), (65, 65), (65, 20), (16, 30)):
         expected = oracle("blocks")(
             positions(n, n_q), n, inner=lambda q, n: pd.parse(inner).mask(n)[q], size=size
         )

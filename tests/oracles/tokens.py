@@ -146,11 +146,20 @@ def segments(q, k, n, size, dilation, offset=0):
 
 @whole_mask
 def transpose(q_positions, n, inner):
-    """`inner(q_positions, n)` is a mask function; (q, k) is kept where it keeps (k, q)."""
-    if min(q_positions, default=0) < 0:
-        raise ValueError("the transpose of a mask has no key at a negative position")
+    """`inner(q_positions, n)` is a mask function; (q, k) is kept where it keeps (k, q), and q can be a key."""
     square = inner(np.arange(n), n)
-    return np.array([[square[k, q] for k in range(n)] for q in q_positions], dtype=bool).reshape(-1, n)
+    return dense(lambda q, k: q >= 0 and square[k, q], q_positions, n)
+
+
+@whole_mask
+def shift(q_positions, n, inner, by, **args):
+    """(q, k) is kept where `inner` keeps the key that lies `by` before k, if there is one."""
+    mask = inner(q_positions, n, **args)
+    out = np.zeros_like(mask)
+    for k in range(n):
+        if 0 <= k - by < n:
+            out[:, k] = mask[:, k - by]
+    return out
 
 
 @whole_mask
