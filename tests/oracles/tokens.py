@@ -146,7 +146,7 @@ def segments(q, k, n, size, dilation, offset=0):
 
 @whole_mask
 def transpose(q_positions, n, inner):
-    """`inner(q_positions, n)` is a mask function; (q, k) is kept where it keeps (k, q), and q can be a key."""
+    """`inner(q_positions, n)` is a mask function; it keeps (k, q) where this keeps (q, k)."""
     square = inner(np.arange(n), n)
     return dense(lambda q, k: q >= 0 and square[k, q], q_positions, n)
 
