@@ -1,5 +1,7 @@
 """Every built-in pattern against its independent oracle, at ragged lengths and with n_q != n."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -260,6 +262,20 @@ def test_blocks(inner, size):
             positions(n, n_q), n, inner=lambda q, n: pd.parse(inner).mask(n)[q], size=size
         )
         np.testing.assert_array_equal(pd.parse(f"blocks({inner}, {size})").mask(n, n_q), expected)
+
+
+PYTHON = [
+    text.replace("global(", "global_(").replace("true", "True")
+    for text in [row[0] for row in TOKEN_PATTERNS + GRIDS] + [row[0] for row in HIERARCHIES]
+    if ":" not in text
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_constructors_build_the_same_pattern(text):
+    """Every text above without a slice is also a Python expression over the package's names."""
+    names = {name: getattr(pd, name) for name in re.findall(r"^[a-z_]+", text)}
+    assert eval(text, names) == pd.parse(text.replace("global_(", "global(").replace("True", "true"))
 
 
 @pytest.mark.parametrize("name", sorted({row[1] for row in TOKEN_PATTERNS + GRIDS if row[2]}))
