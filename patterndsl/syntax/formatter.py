@@ -187,7 +187,11 @@ class Printer:
             case ast.Pattern(name, parameters, body):
                 self.current = f"pattern {name.text}"
                 if parameters is not None:
-                    self.bracketed(node, "(", parameters, ")", 0)
+                    signature = f"({', '.join(map(flat, parameters))})"
+                    if self.has_comments(node) or len(self.current + signature) + 2 > WIDTH:
+                        self.bracketed(node, "(", parameters, ")", 0)
+                    else:
+                        self.current += signature
                 self.current += " ="
                 self.body(body)
             case ast.Import() | ast.Input():
@@ -196,9 +200,17 @@ class Printer:
                 self.expression(node, 0, 0)
 
     def body(self, node: ast.Expression) -> None:
-        """What follows the ``=`` of a statement: on the same line if it fits or brings its own bracket."""
-        fits = id(node) not in self.broken and len(self.current) + 1 + len(flat(node)) <= WIDTH
-        if fits or not isinstance(node, ast.Chain | ast.Unary):
+        """What follows the ``=`` of a statement: on the same line if it fits, else whole on the next, else
+        broken, behind the ``=`` if it brings its own bracket."""
+        length = len(flat(node))
+        whole = id(node) not in self.broken
+        braced = isinstance(node, ast.Block | ast.List)
+        if whole and not braced and len(self.current) + 1 + length > WIDTH >= INDENT + length:
+            self.line(INDENT)
+            self.current += flat(node)
+        elif (whole and len(self.current) + 1 + length <= WIDTH) or not isinstance(
+            node, ast.Chain | ast.Unary
+        ):
             self.current += " "
             self.expression(node, 0, 0)
         elif isinstance(node, ast.Chain):
