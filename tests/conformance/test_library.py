@@ -11,6 +11,8 @@ from tests.conformance.compare import by_slot, found_by_slot
 from tests.oracles import positions, published, slots
 from tests.oracles.published import h_transformer_level, longnet_residue
 
+pytest.importorskip("patterndsl.frontend")
+
 LIBRARY = Path(patterndsl.grammar.lib.__file__).parent
 FILES = sorted(LIBRARY.glob("*.attn"))
 LENGTHS = (1, 2, 7, 64, 65, 130)

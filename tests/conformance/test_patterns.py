@@ -9,6 +9,8 @@ import patterndsl as pd
 from tests.conformance.compare import by_slot, found_by_slot
 from tests.oracles import oracle, positions, slots
 
+pytest.importorskip("patterndsl.frontend")
+
 LENGTHS = (1, 2, 7, 64, 65, 130)
 FEWER_AND_MORE = ((7, 3), (65, 20), (64, 1), (7, 12), (2, 70))
 
