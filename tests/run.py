@@ -1,0 +1,64 @@
+"""Every check of the project, on a fresh virtual environment: ruff, mypy and the whole test suite.
+
+    python3 tests/run.py            build the environment in .venv-test, install the checkout as a wheel, check all
+    python3 tests/run.py --keep     reuse .venv-test if it is there (the checkout is installed anew all the same)
+    python3 tests/run.py -- -k plan what follows `--` goes to pytest
+
+Needs nothing but Python. Exits with an error if any check failed; pytest's closing line is the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = ROOT / ".venv-test"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run every check on a fresh virtual environment.")
+    parser.add_argument("--keep", action="store_true", help="reuse .venv-test if it is there")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    arguments = parser.parse_args()
+    python = install(keep=arguments.keep)
+    # The installed wheel is what is tested: without PYTHONSAFEPATH the checkout would be imported in its place.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATTERNDSL_INSTALLED": str(ENVIRONMENT)}
+    environment.pop("PYTHONPATH", None)
+    checks = {
+        "ruff": ["ruff", "check", "."],
+        "mypy": ["mypy"],
+        "pytest": ["pytest", "-n", "2", "--dist", "worksteal", *arguments.pytest],
+    }
+    codes = {name: run([python, "-m", *command], environment) for name, command in checks.items()}
+    failed = [name for name in ("ruff", "mypy") if codes[name]]
+    if failed:
+        print(f"failed: {', '.join(failed)} (see above)", file=sys.stderr)
+    return max(codes.values(), key=abs)
+
+
+def install(keep: bool) -> Path:
+    """The environment's Python, with the checkout and its test tools installed in it."""
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not (keep and python.exists()):
+        venv.EnvBuilder(clear=True, with_pip=True).create(ENVIRONMENT)
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what earlier builds left there
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}[test]"]
+    if run(pip, dict(os.environ)) != 0:
+        sys.exit("the installation failed")
+    return python
+
+
+def run(command: list[str | Path], environment: dict[str, str]) -> int:
+    """Run in the root of the checkout and give back the exit code."""
+    print("$", *(Path(c).name if i == 0 else c for i, c in enumerate(command)), flush=True)
+    return subprocess.run([str(c) for c in command], cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
