@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.runtime import BadCall
 
 from patterndsl.backends import Operands
+from patterndsl.diagnostics import SpecError
+from patterndsl.diagnostics.runtime import BadCall
 from patterndsl.spec import check_inputs
 
 

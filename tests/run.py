@@ -1,7 +1,7 @@
 """Every check of the project, on a fresh virtual environment: ruff, mypy and the whole test suite.
 
-    python3 tests/run.py            build the environment in .venv-test, install the checkout as a wheel, check all
-    python3 tests/run.py --keep     reuse .venv-test if it is there (the checkout is installed anew all the same)
+    python3 tests/run.py            make .venv-test, install the checkout in it as a wheel, check everything
+    python3 tests/run.py --keep     reuse .venv-test if it is there (the checkout is installed anew)
     python3 tests/run.py -- -k plan what follows `--` goes to pytest
 
 Needs nothing but Python. Exits with an error if any check failed; pytest's closing line is the last.
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     arguments = parser.parse_args()
     python = install(keep=arguments.keep)
-    # The installed wheel is what is tested: without PYTHONSAFEPATH the checkout would be imported in its place.
+    # The installed wheel is tested: without PYTHONSAFEPATH the checkout would be imported in its place.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATTERNDSL_INSTALLED": str(ENVIRONMENT)}
     environment.pop("PYTHONPATH", None)
     checks = {

@@ -14,7 +14,11 @@ import patterndsl
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
-HOMES = {"patterndsl": ROOT / "patterndsl", "patterndsl.backends": ROOT / "backends", "patterndsl.grammar": ROOT / "grammar"}
+HOMES = {
+    "patterndsl": ROOT / "patterndsl",
+    "patterndsl.backends": ROOT / "backends",
+    "patterndsl.grammar": ROOT / "grammar",
+}
 
 
 def real_packages():
@@ -52,7 +56,9 @@ def test_versions_agree():
     assert f"## {patterndsl.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.skipif("PATTERNDSL_INSTALLED" not in os.environ, reason="says where tests/run.py installed the wheel")
+@pytest.mark.skipif(
+    "PATTERNDSL_INSTALLED" not in os.environ, reason="says where tests/run.py installed the wheel"
+)
 def test_the_installed_wheel_is_what_is_tested():
     assert Path(patterndsl.__file__).is_relative_to(os.environ["PATTERNDSL_INSTALLED"])
     assert not Path(patterndsl.__file__).is_relative_to(ROOT / "patterndsl")
@@ -63,7 +69,12 @@ def built(tmp_path_factory):
     """A folder with the sdist, and the wheel that is made from it."""
     folder = tmp_path_factory.mktemp("dist")
     checkout = folder / "checkout"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     if tracked.returncode:
         pytest.skip("not a git checkout")
     for name in filter(None, tracked.stdout.decode().split("\0")):
@@ -74,7 +85,9 @@ def built(tmp_path_factory):
         elif source.exists():
             target.write_bytes(source.read_bytes())
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, checkout]
-    result = subprocess.run([str(c) for c in command], cwd=folder, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [str(c) for c in command], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
@@ -97,11 +110,24 @@ def test_sdist_and_wheel_hold_everything(built):
 
 def test_the_wheel_runs_where_the_checkout_is_not(built, tmp_path):
     (wheel,) = built.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", tmp_path, wheel]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        tmp_path,
+        wheel,
+    ]
     subprocess.run([str(c) for c in pip], check=True)
     code = "import patterndsl.cli, sys; print(patterndsl.__file__); patterndsl.cli.main(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-c", code, "check", "-e", "causal"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, "fmt", "-e", "causal"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0].startswith(str(tmp_path))

@@ -1,0 +1,110 @@
+"""`patterndsl patterns`: the built-in patterns, as their classes document them."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patterndsl.commands import options
+from patterndsl.commands.options import usage
+from patterndsl.commands.output import print_json, print_text
+
+if TYPE_CHECKING:
+    from patterndsl.ir.nodes import Pattern
+    from patterndsl.patterns.base import Parameter
+
+WIDTH = 100
+
+
+def patterns(
+    name: Annotated[str | None, typer.Argument(help="One pattern; all, without it.")] = None,
+    json: options.Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """The built-in patterns: arguments, meaning, growth, source."""
+    from patterndsl.diagnostics import did_you_mean
+    from patterndsl.patterns import RESERVED, builtins
+
+    if json and markdown:
+        usage("give --json or --markdown, not both")
+    known = builtins()
+    if name is not None and name not in known:
+        if name in RESERVED:
+            usage(f"{name!r} ({RESERVED[name]}) is a word of the language that this version does not compile")
+        advice = did_you_mean(name, known)
+        usage(f"no built-in pattern is called {name!r}" + (f"; {advice}" if advice else ""))
+    shown = [known[name]] if name is not None else [known[n] for n in sorted(known)]
+    if json:
+        print_json([as_dict(cls) for cls in shown])
+    elif markdown:
+        print_text("\n".join(as_markdown(cls) for cls in shown).rstrip())
+    else:
+        print_text("\n\n".join(as_text(cls) for cls in shown))
+
+
+def signature(cls: type[Pattern]) -> str:
+    """The pattern as it is called, with its defaults."""
+    from patterndsl.patterns.base import parameters
+
+    inside = ", ".join(p.name if p.required else f"{p.name}={default_text(p)}" for p in parameters(cls))
+    return f"{cls.name}({inside})" if inside else cls.name
+
+
+def default_text(parameter: Parameter) -> str:
+    from patterndsl.ir.text import argument_text
+
+    return "auto" if parameter.default is None else argument_text(parameter.default)
+
+
+def meaning(cls: type[Pattern]) -> str:
+    """The docstring as one paragraph."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split())
+
+
+def as_dict(cls: type[Pattern]) -> dict[str, Any]:
+    from patterndsl.patterns.base import parameters
+
+    arguments = [
+        {
+            "name": p.name,
+            "kind": p.kind.sort,
+            "required": p.required,
+            "default": None if p.required else default_text(p),
+            "least": p.kind.least,
+            "choices": list(p.kind.choices),
+        }
+        for p in parameters(cls)
+    ]
+    return {
+        "name": cls.name,
+        "signature": signature(cls),
+        "arguments": arguments,
+        "meaning": meaning(cls),
+        "growth": cls.growth,
+        "source": cls.source,
+        "examples": list(cls.examples),
+    }
+
+
+def as_text(cls: type[Pattern]) -> str:
+    lines = [signature(cls)]
+    lines += textwrap.wrap(meaning(cls), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    lines.append(f"    growth: {cls.growth}")
+    if cls.source:
+        source = textwrap.wrap(
+            f"source: {cls.source}", WIDTH, initial_indent="    ", subsequent_indent="      "
+        )
+        lines += source
+    lines.append(f"    for example: {'; '.join(cls.examples)}")
+    return "\n".join(lines)
+
+
+def as_markdown(cls: type[Pattern]) -> str:
+    examples = ", ".join(f"`{e}`" for e in cls.examples)
+    parts = [f"### `{signature(cls)}`", meaning(cls), f"Growth: {cls.growth}. For example {examples}."]
+    if cls.source:
+        parts.append(f"Source: {cls.source}.")
+    return "\n\n".join(parts) + "\n"
