@@ -26,6 +26,10 @@ OPS = INT_OPS | REAL_OPS | ROUND_OPS | COMPARE_OPS | BOOL_OPS | {"const", "bool"
 ExprLike = "Expr | int | bool"
 
 
+class Unknown(TypeError):
+    """A number was asked for that depends on what is not known yet."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)
 class Expr(metaclass=Interned):
     """One operation.
@@ -156,7 +160,7 @@ class Expr(metaclass=Interned):
 
     def __int__(self) -> int:
         if self.op != "const":
-            raise TypeError(f"`{self}` is not a number yet")
+            raise Unknown(f"`{self}` is not a number yet")
         return self.value  # type: ignore[return-value]
 
     def walk(self) -> list[Expr]:

@@ -199,8 +199,11 @@ class Pattern(Node):
         """The predicate that defines the token pairs kept."""
         raise NotImplementedError(f"{type(self).__name__} defines no token pairs")
 
-    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
-        """The summaries kept: for each pool a predicate over ``q`` and the chunk's index ``c``."""
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
+        """The summaries kept: for each pool a predicate over ``q`` and the chunk's index ``c``.
+
+        ``n=None``: at every length; raises `Unknown` where which pools there are depends on n.
+        """
         return ()
 
     def pairs(self, n: Expr) -> Expr:

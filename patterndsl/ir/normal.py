@@ -164,7 +164,7 @@ def _builtin(node: Pattern, n: Expr) -> dict[Pool, Term]:
         return {TOKENS: transformed(node, operand, n)}
     found = {TOKENS: Term(node.keep(Q, K, n))}
     if type(node).summaries is not Pattern.summaries:
-        found.update((pool, Term(keep.subs({"n": n}))) for pool, keep in node.summaries(int(n)))
+        found.update((pool, Term(keep.subs({"n": n}))) for pool, keep in node.summaries(n.number))
     return found
 
 

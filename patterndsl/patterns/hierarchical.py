@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from patterndsl.ir.expr import C, Expr, Q, all_of, build, maximum
+from patterndsl.ir.expr import C, Expr, Q, Unknown, all_of, build, maximum
 from patterndsl.ir.nodes import Pattern, Pool
 from patterndsl.patterns.base import Count, Kind, Reduce, Size, Weight, pattern
 
@@ -28,10 +28,12 @@ class Pyramid:
         """Tokens in a chunk of the level."""
         return int(self.leaf * self.factor ** (level - 1))
 
-    def top(self, n: int) -> int:
+    def top(self, n: int | None) -> int:
         """The highest level: the smallest l ≥ 1 with chunk(l + 1) ≥ n, unless given."""
         if self.levels is not None:
             return min(self.levels, MAX_LEVELS)
+        if n is None:
+            raise Unknown("the number of levels of summaries depends on n")
         level = 1
         while self.chunk(level + 1) < n:
             level += 1
@@ -41,7 +43,7 @@ class Pyramid:
         """The chunk of the level is at most ``window`` chunks from the query's."""
         return abs(chunk - q // self.chunk(level)) <= self.window
 
-    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         """At each level, the chunks that are not near though their parent is."""
         top, found = self.top(n), []
         for level in range(1, top + 1):
@@ -97,7 +99,7 @@ class Hierarchical(Pattern):
         pyramid = self._pyramid
         return pyramid.near(1, q, k // pyramid.leaf)
 
-    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         return self._pyramid.summaries(n)
 
     def pairs(self, n: Expr) -> Expr:
@@ -125,7 +127,7 @@ class Tree(Pattern):
         pyramid = self._pyramid
         return pyramid.near(1, q, k // pyramid.leaf)
 
-    def summaries(self, n: int) -> tuple[tuple[Pool, Expr], ...]:
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         return self._pyramid.summaries(n)
 
     def pairs(self, n: Expr) -> Expr:

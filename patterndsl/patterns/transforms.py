@@ -86,7 +86,7 @@ class Blocks(Transform):
 
         # Names of their own, so that the outer q and k of the block are not captured.
         inner = kept.subs({"n": n, "q": Expr("var", (), "q_"), "k": Expr("var", (), "k_")})
-        return some("q_", q, some("k_", k, inner))
+        return all_of(q >= 0, q < n, some("q_", q, some("k_", k, inner)))
 
     def pairs(self, n: Expr) -> Expr:
         return minimum(operand_pairs(self.p, n) * self.size * self.size, n * n)
