@@ -29,19 +29,27 @@ class UnknownName(Diagnostic):
     code = "E102"
     title = "no value has this name"
     about = """
-Number expressions know `n`, the params and the arguments of the pattern they stand in; predicates also
-the two index names of their `where`, `h` (the query head), `num_heads` and the inputs.
+Number expressions know `n`, `h` (the query head), `num_heads`, the params and the arguments of the pattern
+they stand in; predicates also the two index names of their `where`, `h` (the query head), `num_heads` and
+the inputs.
 """
     wrong = "local(windw)"
     right = "param window = 128\npattern main = local(window)"
     name: str
     candidates: tuple[str, ...] = ()
+    what: str = "name"
 
     def message(self) -> str:
-        return f"unknown name {shown(self.name)}"
+        return f"unknown {self.what} {shown(self.name)}"
 
     def help(self) -> str | None:
-        return did_you_mean(self.name, self.candidates) or f"define it: `param {self.name[:40]} = …`"
+        name = self.name[:40]
+        define = {
+            "import": f'import it: `import {name}`, or `import "file.attn" as {name}`',
+            "input": f"declare it: `input {name}: token`",
+        }
+        close = did_you_mean(self.name, self.candidates)
+        return close or define.get(self.what, f"define it: `param {name} = …`")
 
 
 class UnknownMember(Diagnostic):
@@ -95,7 +103,7 @@ class BuiltinName(Diagnostic):
 The names of built-in patterns, functions (`ceil`, `sqrt`, …) and values (`n`, `h`, `num_heads`) mean the
 same in every file, and cannot be given to a param, input, pattern, import or argument.
 """
-    wrong = "pattern local = causal\npattern main = local"
+    wrong = "pattern local = causal\npattern main = causal"
     right = "pattern near = causal\npattern main = near"
     name: str
 
@@ -127,8 +135,8 @@ class ImportCycle(Diagnostic):
     code = "E107"
     title = "files that import each other"
     about = "An imported file must not lead back to the file that imports it."
-    wrong = '# in a.attn, where b.attn holds: import "a.attn"\nimport "b.attn"\npattern main = b'
-    right = "# in a.attn, where b.attn imports nothing\npattern main = causal"
+    wrong = '$ patterndsl check a.attn  # holds: import "b.attn", and b.attn: import "a.attn"'
+    right = "$ patterndsl check a.attn  # and b.attn imports nothing"
     cycle: tuple[str, ...]
 
     def message(self) -> str:
@@ -215,11 +223,8 @@ class ImportsTooDeep(Diagnostic):
     about = """
 Imports lead through at most 16 files, one importing the next, and a spec reads at most 100 files.
 """
-    wrong = (
-        '# in 1.attn, where 2.attn imports 3.attn, and so on up to 20.attn\nimport "2.attn" as '
-        "next\npattern main = next"
-    )
-    right = "pattern main = causal"
+    wrong = "$ patterndsl check 1.attn  # imports 2.attn, which imports 3.attn, and so on up to 20.attn"
+    right = "$ patterndsl check 1.attn  # imports what it needs itself"
     limit: int
     nested: bool = True
 

@@ -170,14 +170,9 @@ class SpecTooLarge(Diagnostic):
     title = "patterns that expand too far"
     about = """
 Patterns are inlined where they are used. A few lines can so stand for millions of nodes, when each
-pattern uses the one before several times with different arguments; beyond 20,000 the spec is refused.
+pattern uses the one before several times with different arguments; beyond 200,000 the spec is refused.
 """
-    wrong = (
-        "pattern a(m) = local(m) ^ strided(m + 1)\n"
-        "pattern b(m) = a(m) ^ a(m + 1) ^ a(m + 2) ^ a(m + 3)\n"
-        "# and so on, each level four times the one before\n"
-        "pattern main = b(1)"
-    )
+    wrong = "$ patterndsl check f.attn  # pattern b(m) = a(m) | a(m + 1) | a(m + 2), c(m) = b(m) | b(m + 1) …"
     right = "pattern a(m) = local(m) ^ strided(m + 1)\npattern main = a(1)"
     limit: int
 
@@ -186,6 +181,21 @@ pattern uses the one before several times with different arguments; beyond 20,00
 
     def help(self) -> str | None:
         return "use fewer nested pattern calls with different arguments"
+
+
+class NotAvailable(Diagnostic):
+    code = "E505"
+    title = "a part of the language that this version does not compile"
+    about = """
+The name is reserved by the language, but patterns of its kind cannot be compiled yet.
+"""
+    wrong = "causal & (select(4, 64, among=causal) | local(64))"
+    right = "causal & (strided(64) | local(64))"
+    feature: str
+    what: str
+
+    def message(self) -> str:
+        return f"{shown(self.feature)} ({self.what}) cannot be compiled yet"
 
 
 def sized(count: int) -> str:

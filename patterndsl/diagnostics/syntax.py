@@ -172,8 +172,8 @@ class ReservedWord(Diagnostic):
 The words of the grammar cannot be names: `import as param input pattern where heads layers every and or
 not in true false`, and `_` alone.
 """
-    wrong = "param every = 4\npattern main = local(every)"
-    right = "param period = 4\npattern main = local(period)"
+    wrong = "param every = 4\npattern main = causal"
+    right = "param period = 4\npattern main = causal"
     word: str
 
     def message(self) -> str:

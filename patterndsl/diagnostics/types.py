@@ -11,7 +11,7 @@ class UnknownArgument(Diagnostic):
     title = "the pattern takes no such argument"
     about = "The name before `=` is not one of the pattern's arguments. `patterndsl patterns` lists them."
     wrong = "strided(step=64)"
-    right = "strided(stride=64)"
+    right = "strided(s=64)"
     pattern: str
     name: str
     candidates: tuple[str, ...] = ()
@@ -30,8 +30,8 @@ class MissingArgument(Diagnostic):
     code = "E202"
     title = "an argument is missing"
     about = "Arguments without a default must be given, by position or by name."
-    wrong = "causal & local()"
-    right = "causal & local(128)"
+    wrong = "causal & strided()"
+    right = "causal & strided(64)"
     pattern: str
     names: tuple[str, ...]
     signature: str = ""
@@ -40,6 +40,8 @@ class MissingArgument(Diagnostic):
         return f"{shown(self.pattern)} needs {listed(shown(n) for n in self.names)}"
 
     def help(self) -> str | None:
+        if self.pattern == "main":
+            return "nobody calls `main` with arguments: give them defaults, or make them params"
         return f"it is called as {shown(self.signature)}" if self.signature else None
 
 
@@ -47,7 +49,7 @@ class DuplicateArgument(Diagnostic):
     code = "E203"
     title = "an argument given twice"
     about = "Each argument is given once, by position or by name."
-    wrong = "strided(64, stride=32)"
+    wrong = "strided(64, s=32)"
     right = "strided(64)"
     name: str
     first: Span | None = None
@@ -104,6 +106,7 @@ Arguments and operators each want one kind.
     expected: str
     found: str
     context: str = ""
+    choices: tuple[str, ...] = ()
 
     def message(self) -> str:
         where = f" {self.context}" if self.context else ""
@@ -113,6 +116,9 @@ Arguments and operators each want one kind.
         return f"this is {self.found}"
 
     def help(self) -> str | None:
+        if self.choices:
+            quoted = (f'"{choice}"' for choice in self.choices)
+            return f"it is {listed(quoted, 'or')}, in double quotes"
         known = {
             ("a pattern", "a predicate"): "wrap it as a pattern: `where(q, k: …)`",
             (

@@ -198,8 +198,8 @@ class BadValue(Diagnostic):
     code = "E311"
     title = "an argument that does not fit the others"
     about = "A pattern's arguments must agree with each other and with n, as its description says."
-    wrong = "fixed(block=8, summary=9)"
-    right = "fixed(block=8, summary=2)"
+    wrong = "axial(shape=[8, 8], axis=3)"
+    right = "axial(shape=[8, 8], axis=0)"
     pattern: str
     reason: str
     n: int | None = None

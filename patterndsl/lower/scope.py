@@ -1,0 +1,177 @@
+"""What names mean where: the definitions of a file, and the arguments and positions around an expression."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from patterndsl.diagnostics import BuiltinName, Diagnostic, Diagnostics, TooDeep
+from patterndsl.ir.expr import HEAD, NUM_HEADS, Expr, K, N, Q, var
+from patterndsl.ir.nodes import Function, Node
+from patterndsl.patterns import RESERVED, builtins
+from patterndsl.syntax import ast, limits
+from patterndsl.syntax.source import Span
+
+VALUES: Mapping[str, Expr] = {"n": N, "h": HEAD, "num_heads": NUM_HEADS}
+FUNCTIONS: Mapping[str, tuple[int, int | None]] = {  # least and largest number of arguments
+    "sqrt": (1, 1),
+    "log2": (1, 1),
+    "ceil": (1, 1),
+    "floor": (1, 1),
+    "abs": (1, 1),
+    "min": (1, None),
+    "max": (1, None),
+}
+SPECIAL = ("mix", "auto")
+
+
+def builtin_names() -> set[str]:
+    """Every name that a file cannot give to something else."""
+    return {*builtins(), *RESERVED, *VALUES, *FUNCTIONS, *SPECIAL}
+
+
+@dataclasses.dataclass
+class Signature:
+    """A pattern definition: its arguments with their defaults and, once lowered, facts about its body."""
+
+    name: str  # in the module: `first`, `lf.longformer`
+    arguments: tuple[ast.Parameter, ...]
+    size: int  # nodes of the syntax tree, after inlining
+    defaults: dict[str, Expr | None] = dataclasses.field(default_factory=dict)
+    function: Function | None = None  # None: not lowered yet, or wrong
+    holds_summaries: bool = False
+    mixes: bool = False
+    depth: int = 0
+    number_depth: int = 0
+
+
+@dataclasses.dataclass
+class Names:
+    """What a file defines. ``prefix`` is how the module calls it: empty, or the imports that lead to it."""
+
+    label: str
+    prefix: str
+    params: dict[str, Expr] = dataclasses.field(
+        default_factory=dict
+    )  # by module name, each after those it uses
+    inputs: dict[str, None] = dataclasses.field(default_factory=dict)
+    patterns: dict[str, Signature] = dataclasses.field(default_factory=dict)
+    imports: dict[str, Names | None] = dataclasses.field(default_factory=dict)  # None: could not be read
+    defined: dict[str, Span] = dataclasses.field(default_factory=dict)
+    declares_inputs: bool = True  # False in a bare expression, which has no place for `input`
+    wrong: bool = False  # whether errors were found in it
+
+
+@dataclasses.dataclass
+class Facts:
+    """What is known of lowered nodes, shared by all files of a spec."""
+
+    spans: dict[Node, Span] = dataclasses.field(default_factory=dict)
+    holds_summaries: dict[Node, bool] = dataclasses.field(default_factory=dict)
+    mixes: dict[Node, bool] = dataclasses.field(default_factory=dict)
+    depth: dict[Node, int] = dataclasses.field(default_factory=dict)
+    number_depth: dict[str, int] = dataclasses.field(default_factory=dict)  # of params, by variable
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """Where an expression stands. ``positions`` are the two index names of the `where` around it."""
+
+    names: Names
+    facts: Facts
+    found: Diagnostics
+    local: Mapping[str, Expr] = dataclasses.field(default_factory=dict)
+    positions: tuple[str, ...] = ()
+    calls: dict[str, Signature] = dataclasses.field(default_factory=dict)  # functions used, filled on the way
+    deepest: list[int] = dataclasses.field(default_factory=lambda: [0])  # of the numbers met
+
+    def error(self, diagnostic: Diagnostic) -> None:
+        self.found.add(diagnostic)
+
+    def inside_where(self, query: str, key: str) -> Scope:
+        local = {**self.local, query: Q, key: K}
+        return dataclasses.replace(self, local=local, positions=(query, key))
+
+    def value(self, name: str) -> Expr | None:
+        """The number that a name stands for."""
+        if name in self.local:
+            return self.local[name]
+        if self.names.prefix + name in self.names.params:
+            return var(f"${self.names.prefix}{name}")
+        return VALUES.get(name)
+
+    def value_names(self) -> tuple[str, ...]:
+        own = len(self.names.prefix)
+        return (*self.local, *(p[own:] for p in self.names.params), *VALUES)
+
+    def pattern_names(self) -> tuple[str, ...]:
+        return (*builtins(), *RESERVED, "mix", *self.names.patterns, *self.names.imports)
+
+    def kind(self, name: str) -> str | None:
+        """What a name is, for messages; None if it is unknown."""
+        if name in self.positions:
+            return "a position"
+        if self.value(name) is not None:
+            return "a number"
+        if name in self.names.patterns or name in builtins() or name in RESERVED or name == "mix":
+            return "a pattern"
+        if name in self.names.imports:
+            return "an import"
+        if name in self.names.inputs:
+            return "an input"
+        if name in FUNCTIONS:
+            return "a function"
+        return None
+
+
+PATTERN_OPERATORS = ("|", "^", "&")
+LOGICAL = ("and", "or")
+COMPARISONS = ("<", "<=", ">", ">=", "==", "!=", "in", "not in")
+ARITHMETIC = ("*", "/", "//", "%", "**")
+
+
+def describe(scope: Scope, node: ast.Node) -> str:
+    """What an expression looks like, for messages."""
+    match node:
+        case ast.Number() | ast.Index():
+            return "a number"
+        case ast.String():
+            return "a string"
+        case ast.Bool():
+            return "true or false"
+        case ast.List():
+            return "a list"
+        case ast.Slice():
+            return "a range"
+        case ast.Where() | ast.Block():
+            return "a pattern"
+        case ast.Unary(operator):
+            return {"-": "a number", "~": "a pattern", "not": "a predicate"}[operator]
+        case ast.Chain(operators, operands):
+            if operators[0] in PATTERN_OPERATORS:
+                return "a pattern"
+            if operators[0] in LOGICAL or operators[0] in COMPARISONS:
+                return "a predicate"
+            return describe(scope, operands[0]) if operators[0] in ("+", "-") else "a number"
+        case ast.Call(callee):
+            kind = describe(scope, callee)
+            return "a number" if kind == "a function" else kind
+        case ast.Reference(parts):
+            if len(parts) > 1:
+                return "a pattern"
+            known = scope.kind(parts[0].text) or "an unknown name"
+            return {"a position": "a number", "an import": "a pattern"}.get(known, known)
+    raise TypeError(f"no expression: {type(node).__name__}")
+
+
+def check_new_name(scope_names: Names, found: Diagnostics, name: ast.Name) -> bool:
+    """Whether a name may be given; reports it where it is built in."""
+    if name.text in builtin_names():
+        found.add(BuiltinName(name=name.text, span=name.span))
+        scope_names.wrong = True
+        return False
+    return True
+
+
+def too_deep(scope: Scope, span: Span) -> None:
+    scope.error(TooDeep(limit=limits.MAX_DEPTH, span=span))
