@@ -34,7 +34,11 @@ from patterndsl.lower.scope import (
 from patterndsl.syntax import ast, limits
 from patterndsl.syntax.source import Span
 
-_FLAT: dict[str, type[Union] | type[SymmetricDifference] | type[Intersection]] = {"|": Union, "^": SymmetricDifference, "&": Intersection}
+_FLAT: dict[str, type[Union] | type[SymmetricDifference] | type[Intersection]] = {
+    "|": Union,
+    "^": SymmetricDifference,
+    "&": Intersection,
+}
 
 
 def pattern(scope: Scope, node: ast.Expression) -> Node | None:
