@@ -46,20 +46,25 @@ class Place:
     position: int
 
 
-def places(node: ast.Node, depth: int = 0) -> Iterator[Place]:
-    """Every place for comments in a tree."""
+def places(node: ast.Node, depth: int = 0, opened: bool = False) -> Iterator[Place]:
+    """Every place for comments in a tree. ``opened``: a chain's first operand gets a line of its own."""
     if isinstance(node, ast.Slice | ast.Parameter | ast.Selector):
         return  # always on one line
     items = items_of(node)
     for i, item in enumerate(items):
         start = item.span.start
-        if isinstance(node, ast.Chain) and isinstance(item, ast.Chain) and i:
+        if isinstance(node, ast.Chain) and i == 0:
+            start = node.span.start  # brackets around the first operand belong to the chain
+        elif isinstance(node, ast.Chain) and isinstance(item, ast.Chain):
             start = node.operator_spans[i - 1].start
-        yield Place(start, depth, id(node), i)
+        if i or opened or not isinstance(node, ast.Chain):
+            yield Place(start, depth, id(node), i)
     if items and not isinstance(node, ast.Chain | ast.Pattern):
         yield Place(node.span.end - 1, depth, id(node), len(items))
     for child in ast.children(node):
-        yield from places(child, depth + 1)
+        opens = isinstance(node, ast.Pattern | ast.Param | ast.Chain | ast.Unary | ast.Case)
+        opens |= isinstance(node, ast.Argument) and node.name is not None
+        yield from places(child, depth + 1, opens)
 
 
 class Printer:
