@@ -83,7 +83,12 @@ def set_params(module: Module, params: Mapping[str, int] | None = None) -> Modul
     for _ in values:  # a default may use other params
         env = {f"${name}": e.subs(env) for name, e in values.items()}
     spans = dict(module.spans)
-    return dataclasses.replace(module, main=substitute(module.main, env, spans), params={}, spans=spans)
+    functions = {
+        name: dataclasses.replace(f, body=substitute(f.body, env, spans))
+        for name, f in module.functions.items()
+    }
+    main = substitute(module.main, env, spans)
+    return dataclasses.replace(module, main=main, params={}, functions=functions, spans=spans)
 
 
 def pick_layer(node: Node, layer: int) -> Node:
