@@ -76,6 +76,26 @@ def test_one_dimensional(name, params, args):
         np.testing.assert_array_equal(spec.mask(n, n_q, params=params), expected, err_msg=f"n={n}, n_q={n_q}")
 
 
+@pytest.mark.parametrize("name, params, args", [row for row in ONE_DIMENSIONAL if row[1]])
+def test_one_step_in_any_parameter_would_be_noticed(name, params, args):
+    spec = load(name)
+    expected = published(name)(positions(130), 130, **args)
+    for parameter, value in params.items():
+        for step in (1, 2):  # longformer halves its window
+            moved = spec.mask(130, params={**params, parameter: value + step})
+            if (moved != expected).any():
+                break
+        else:
+            pytest.fail(f"{parameter} changes nothing")
+
+
+def test_parameters_of_an_import_can_be_set():
+    spec = pd.parse("import mistral as m\npattern main = m | sinks(1)")
+    expected = published("streaming_llm")(positions(65), 65, sink_tokens=0, window=7)
+    expected[:, 0] = True
+    np.testing.assert_array_equal(spec.mask(65, params={"m.window": 7}), expected)
+
+
 @pytest.mark.parametrize("name", sorted({row[0] for row in ONE_DIMENSIONAL}))
 def test_published_defaults(name):
     np.testing.assert_array_equal(load(name).mask(700), published(name)(positions(700), 700))
