@@ -59,29 +59,32 @@ def inline(module: Module) -> Module:
 def substitute(node: Node, env: Mapping[str, Expr | int], spans: dict[Node, Any] | None = None) -> Node:
     """Variables replaced throughout; what had a span keeps it."""
 
+    done: dict[Node, Node] = {}
+
     def go(p: Node) -> Node:
-        new = p.rebuild(go, lambda e: e.subs(env))
-        if spans is not None and p in spans:
-            spans.setdefault(new, spans[p])
-        return new
+        if p not in done:
+            done[p] = new = p.rebuild(go, lambda e: e.subs(env))
+            if spans is not None and p in spans:
+                spans.setdefault(new, spans[p])
+        return done[p]
 
     return go(node)
 
 
 def set_params(module: Module, params: Mapping[str, int] | None = None) -> Module:
-    """Params replaced by their values, the given ones before the defaults."""
+    """Params replaced by their values, the given ones before the defaults.
+
+    A default may use params that are declared before it (lowering puts them in that order).
+    """
     given = {str(k): v for k, v in (params or {}).items()}
     for name, value in given.items():
         if name not in module.params:
             raise SpecError(UnknownParam(name=name, candidates=tuple(module.params)))
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise SpecError(NotWhole(expression=str(value), argument=name))
-    values = {
-        name: as_expr(given[name].__index__()) if name in given else e for name, e in module.params.items()
-    }
     env: dict[str, Expr | int] = {}
-    for _ in values:  # a default may use other params
-        env = {f"${name}": e.subs(env) for name, e in values.items()}
+    for name, default in module.params.items():
+        env[f"${name}"] = as_expr(given[name].__index__()) if name in given else default.subs(env)
     spans = dict(module.spans)
     functions = {
         name: dataclasses.replace(f, body=substitute(f.body, env, spans))

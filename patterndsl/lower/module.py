@@ -102,7 +102,11 @@ class Lowering:
         patterns: dict[str, ast.Pattern] = {}
         for statement in file.statements:
             name = alias(statement, self.found) if isinstance(statement, ast.Import) else statement.name
-            if name is None or not self.define(names, name):
+            if name is None:
+                continue
+            if not self.define(names, name):
+                if isinstance(statement, ast.Import):
+                    names.imports.setdefault(name.text, None)  # known, so that its uses are no second error
                 continue
             match statement:
                 case ast.Import():
