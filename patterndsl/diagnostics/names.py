@@ -106,11 +106,14 @@ same in every file, and cannot be given to a param, input, pattern, import or ar
     wrong = "pattern local = causal\npattern main = causal"
     right = "pattern near = causal\npattern main = near"
     name: str
+    imported: bool = False
 
     def message(self) -> str:
         return f"{shown(self.name)} is built in and cannot be redefined"
 
     def help(self) -> str | None:
+        if self.imported:
+            return f"import it under another name: `import {self.name} as my_{self.name}`"
         return f"choose another name, such as {shown('my_' + self.name)}"
 
 

@@ -74,16 +74,18 @@ class TooManyArguments(Diagnostic):
 
     def message(self) -> str:
         takes = "no arguments" if self.limit == 0 else f"at most {self.limit} argument{'s'[: self.limit > 1]}"
-        return f"{shown(self.name)} takes {takes}, but {self.given} are given"
+        given = "1 is" if self.given == 1 else f"{self.given} are"
+        return f"{shown(self.name)} takes {takes}, but {given} given"
 
     def help(self) -> str | None:
-        return f"it is called as {shown(self.signature)}" if self.signature else None
+        how = "it is called as" if self.limit else "write"
+        return f"{how} {shown(self.signature)}" if self.signature else None
 
 
 class PositionalAfterKeyword(Diagnostic):
     code = "E205"
     title = "an argument without a name after one with a name"
-    about = "Arguments by position come first."
+    about = "Arguments that are given by position come before those that are given by name."
     wrong = "fixed(block=64, 8)"
     right = "fixed(64, summary=8)"
 
@@ -166,6 +168,8 @@ in Python.
         return f"{shown(self.operator)} does not work on {self.operands}"
 
     def help(self) -> str | None:
+        if self.operands == "a pattern alone":
+            return "`~a` is the complement of a pattern, `a - b` the difference of two"
         if self.operands == "patterns":
             return "patterns combine with `|`, `^`, `&`, `+`, `-` and `~`"
         word = {"&": "and", "|": "or", "~": "not", "^": "!="}.get(self.operator)

@@ -23,16 +23,20 @@ result; say how to round with `ceil(…)` or `floor(…)`, or divide with `//`.
     argument: str = ""
 
     def message(self) -> str:
-        what = f"{shown(self.argument)} = {self.expression}" if self.argument else self.expression
-        return f"{what} need not be a whole number"
+        what = f"{shown(self.argument)} = {self.expression}" if self.argument else shown(self.expression)
+        return f"{what} {'is not' if self._is_literal else 'need not be'} a whole number"
+
+    @property
+    def _is_literal(self) -> bool:
+        return self.expression.replace(".", "").lstrip("-").isdigit()
 
     def help(self) -> str | None:
-        return f"round it: `ceil({self.expression})`"
+        return "give a whole number" if self._is_literal else f"round it: `ceil({self.expression})`"
 
 
 class NotPositive(Diagnostic):
     code = "E302"
-    title = "a size that is zero or negative"
+    title = "a size or count that is too small"
     about = """
 Windows, strides, blocks, factors and shapes are sizes, and at least 1. Counts may be 0 but not negative.
 """

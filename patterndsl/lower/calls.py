@@ -186,7 +186,7 @@ def signature_text(cls: type[Pattern]) -> str:
         p.name if p.required else f"{p.name}=…" if p.optional else f"{p.name}={argument_text(p.default)}"
         for p in parameters(cls)
     ]
-    return f"{cls.name}({', '.join(parts)})"
+    return f"{cls.name}({', '.join(parts)})" if parts else cls.name
 
 
 def bind(

@@ -104,8 +104,9 @@ class Lowering:
             name = alias(statement, self.found) if isinstance(statement, ast.Import) else statement.name
             if name is None:
                 continue
-            if not self.define(names, name):
-                if isinstance(statement, ast.Import):
+            imported = isinstance(statement, ast.Import)
+            if not self.define(names, name, imported):
+                if imported:
                     names.imports.setdefault(name.text, None)  # known, so that its uses are no second error
                 continue
             match statement:
@@ -125,8 +126,8 @@ class Lowering:
         names.wrong |= len(self.found) > before
         return names
 
-    def define(self, names: Names, name: ast.Name) -> bool:
-        if not check_new_name(names, self.found, name):
+    def define(self, names: Names, name: ast.Name, imported: bool) -> bool:
+        if not check_new_name(self.found, name, imported):
             return False
         if name.text in names.defined:
             self.found.add(DuplicateName(name=name.text, first=names.defined[name.text], span=name.span))
@@ -172,7 +173,7 @@ class Lowering:
     def lower_pattern(self, scope: Scope, signature: Signature, statement: ast.Pattern) -> None:
         seen: dict[str, Span] = {}
         for p in signature.arguments:
-            if not check_new_name(scope.names, self.found, p.name):
+            if not check_new_name(self.found, p.name):
                 continue
             if p.name.text in seen:
                 self.found.add(DuplicateName(name=p.name.text, first=seen[p.name.text], span=p.name.span))

@@ -78,7 +78,7 @@ def _refuse(scope: Scope, node: ast.Expression) -> None:
             pattern(scope, node.operand)
             return
         if below == "a pattern":
-            scope.error(SymbolOperator(operator=node.operator, operands="one pattern", span=_sign(node)))
+            scope.error(SymbolOperator(operator=node.operator, operands="a pattern alone", span=_sign(node)))
             return
     if isinstance(node, ast.Chain):
         kinds = {describe(scope, operand) for operand in node.operands}
@@ -143,7 +143,7 @@ def _summed(scope: Scope, node: ast.Chain) -> Node | None:
 
 
 def _where(scope: Scope, node: ast.Where) -> Node | None:
-    given = [check_new_name(scope.names, scope.found, name) for name in (node.query, node.key)]
+    given = [check_new_name(scope.found, name) for name in (node.query, node.key)]
     fine = all(given)
     if node.query.text == node.key.text:
         scope.error(DuplicateName(name=node.key.text, first=node.query.span, span=node.key.span))

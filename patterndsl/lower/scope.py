@@ -145,12 +145,17 @@ def describe(scope: Scope, node: ast.Node) -> str:
             return "a range"
         case ast.Where() | ast.Block():
             return "a pattern"
+        case ast.Unary("not", operand) if describe(scope, operand) == "a pattern":
+            return "a pattern"
         case ast.Unary(operator):
             return {"-": "a number", "~": "a pattern", "not": "a predicate"}[operator]
         case ast.Chain(operators, operands):
             if operators[0] in PATTERN_OPERATORS:
                 return "a pattern"
-            if operators[0] in LOGICAL or operators[0] in COMPARISONS:
+            if operators[0] in LOGICAL:  # perhaps meant as a pattern
+                kinds = {describe(scope, operand) for operand in operands}
+                return "a pattern" if "a pattern" in kinds else "a predicate"
+            if operators[0] in COMPARISONS:
                 return "a predicate"
             return describe(scope, operands[0]) if operators[0] in ("+", "-") else "a number"
         case ast.Call(callee):
@@ -164,11 +169,10 @@ def describe(scope: Scope, node: ast.Node) -> str:
     raise TypeError(f"no expression: {type(node).__name__}")
 
 
-def check_new_name(scope_names: Names, found: Diagnostics, name: ast.Name) -> bool:
+def check_new_name(found: Diagnostics, name: ast.Name, imported: bool = False) -> bool:
     """Whether a name may be given; reports it where it is built in."""
     if name.text in builtin_names():
-        found.add(BuiltinName(name=name.text, span=name.span))
-        scope_names.wrong = True
+        found.add(BuiltinName(name=name.text, imported=imported, span=name.span))
         return False
     return True
 
