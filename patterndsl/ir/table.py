@@ -31,6 +31,9 @@ class Table:
     def __repr__(self) -> str:
         return f"table<{self.entries.shape[0]}x{self.columns}, width {self.entries.shape[1]}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self.entries, self.columns)
+
     def contains(self, row: Any, column: Any, xp: Any) -> Any:
         """Whether the table keeps (row, column), elementwise, in NumPy or JAX (``xp``)."""
         rows, width = self.entries.shape

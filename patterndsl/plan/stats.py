@@ -1,0 +1,128 @@
+"""What a plan costs, counted from its tables, and the plan as a readable text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from patterndsl.ir.normal import TOKENS
+from patterndsl.plan.plan import HeadGroup, Part, Plan, PlanStats, RowGroup, Segment
+
+
+def slots_visited(segment: Segment) -> int:
+    """Slots that all rows of the segment visit, padding included."""
+    if not segment.step:
+        return len(segment.counts) * segment.width * segment.block
+    turns = -(-segment.counts.astype(np.int64) // segment.step)
+    return int(turns.sum()) * segment.step * segment.block
+
+
+def _segments(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Segment]]:
+    for group in plan.groups:
+        for branch in group.branches:
+            for part in branch.parts:
+                for rows in part.rows:
+                    for segment in rows.segments:
+                        yield group, part, segment
+
+
+def plan_stats(plan: Plan) -> PlanStats:
+    """Counts over all heads; tables are counted once for heads that share them."""
+    by_level: dict[int, int] = {}
+    full = partial = table_bytes = 0
+    for group, part, segment in _segments(plan):
+        heads = len(group.heads)
+        level = part.sources[segment.source].pool.level
+        by_level[level] = by_level.get(level, 0) + heads * plan.block_q * slots_visited(segment)
+        columns = np.asarray(segment.partial, bool)
+        real = np.minimum(segment.counts.astype(np.int64), segment.width)
+        before = np.concatenate([[0], np.cumsum(columns)])
+        partial += heads * int(before[real].sum())
+        full += heads * int((real - before[real]).sum())
+        table_bytes += segment.starts.nbytes + segment.counts.nbytes
+    row_groups = [g for h in plan.groups for b in h.branches for p in b.parts for g in p.rows]
+    return PlanStats(
+        computed=sum(by_level.values()),
+        full_blocks=full,
+        partial_blocks=partial,
+        row_groups=len(row_groups),
+        table_bytes=table_bytes + sum(g.tiles.nbytes for g in row_groups),
+        computed_by_level=dict(sorted(by_level.items())),
+    )
+
+
+def explain(plan: Plan) -> str:
+    """The plan as a text: its parts, layouts and row groups, with what each computes and why it is so."""
+    stats = plan.stats()
+    pairs = plan.num_heads * plan.n_q * plan.n
+    first = "a position known at run time" if plan.q_offset is None else str(plan.q_offset)
+    lines = [
+        f"plan: {plan.n_q:,} queries (first at {first}) × {plan.n:,} keys, {plan.num_heads} heads",
+        f"tiles of {plan.block_q} queries × {plan.block_k} keys",
+        f"computes {stats.computed:,} pairs, {_share(stats.computed, pairs)} of dense attention's; "
+        f"{stats.full_blocks:,} full and {stats.partial_blocks:,} partial blocks; "
+        f"tables of {stats.table_bytes:,} bytes",
+    ]
+    if plan.q_offset is None:
+        lines.append("queries have no known position, so no tile is refused for where its queries are")
+    if plan.inputs:
+        lines.append(f"reads at run time: {', '.join(plan.inputs)}; tiles that depend on them are partial")
+    for group in plan.groups:
+        lines.append(f"heads {_ranges(group.heads)}: {group.node}")
+        for i, branch in enumerate(group.branches):
+            if len(group.branches) > 1:
+                lines.append(f"  branch {i}")
+            for part in branch.parts:
+                lines += [f"  {line}" for line in _part(part, plan)]
+    return "\n".join(lines)
+
+
+def _part(part: Part, plan: Plan) -> list[str]:
+    lines = [f"part, queries in {part.layout.name} order"]
+    for i, s in enumerate(part.sources):
+        what = "tokens" if s.pool is TOKENS else f"level {s.pool.level}, summaries of {s.pool.size} tokens"
+        counted = "" if s.term.count is None else f", counted {s.term.count}"
+        lines.append(f"  source {i}: {what}, {s.slots:,} slots, kept where {s.term.keep}{counted}")
+    if not part.rows:
+        lines.append("  keeps nothing")
+    for rows in part.rows:
+        lines += _row_group(rows, plan)
+    return lines
+
+
+def _row_group(rows: RowGroup, plan: Plan) -> list[str]:
+    computed = plan.block_q * sum(slots_visited(s) for s in rows.segments)
+    first, last = int(rows.tiles[0]), int(rows.tiles[-1])
+    which = f"tile {first}" if first == last else f"{len(rows.tiles):,} tiles, {first} to {last}"
+    return [f"  rows of {which}: {computed:,} pairs a head", *(f"    {_segment(s)}" for s in rows.segments)]
+
+
+def _segment(s: Segment) -> str:
+    least, most = int(s.counts.min()), int(s.counts.max())
+    number = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    unit = "slots" if s.block == 1 else f"blocks of {s.block}"
+    how = "in a slice" if s.contiguous else "gathered"
+    if s.step:
+        how = f"{how}, {s.step} at a time in a loop: more than are taken at once"
+    kinds = "".join("P" if p else "F" for p in s.partial)
+    if len(set(kinds)) == 1:
+        kind = "partial: the predicate is applied" if s.partial[0] else "full: no predicate"
+    else:
+        kind = f"full and partial: {kinds}"
+    return f"source {s.source}: {number} {unit} {how}; {kind}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3%}" if whole else "0%"
+
+
+def _ranges(heads: tuple[int, ...]) -> str:
+    """``0–3, 6`` for 0, 1, 2, 3, 6."""
+    runs: list[list[int]] = []
+    for h in heads:
+        if runs and h == runs[-1][1] + 1:
+            runs[-1][1] = h
+        else:
+            runs.append([h, h])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)

@@ -1,0 +1,258 @@
+"""Tile tables: which blocks of slots each tile of queries keeps, found by refining boxes.
+
+The whole rectangle of (query tiles × slots) is one box; a box over which the predicate is mixed is cut into
+halves along its longer sides, level by level, and all boxes of a level are judged at once by strided
+intervals. A box that is kept or refused as a whole is never looked into. Work and memory are so in proportion
+to the tiles that are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patterndsl.diagnostics import PlanTooLarge, SpecError
+from patterndsl.ir.interval import ANY, Env, Interval, bounds, classify
+from patterndsl.ir.normal import Term
+
+Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+BYTES_PER_TILE = 16  # of tables, and of what it takes to build them
+TABLE_LIMIT = 2**31
+BATCH = 2**15  # boxes judged at once: their intervals stay in the cache
+PENDING = 2**21  # mixed boxes held at once
+
+
+class Runs(NamedTuple):
+    """Runs of consecutive blocks kept, sorted by row and first block; neighbours of one kind are joined.
+
+    ``full``: every pair of the run is kept and counts once. Else the predicate has to be applied.
+    """
+
+    row: Int64
+    start: Int64
+    stop: Int64
+    full: Bools
+
+
+def chosen(runs: Runs, which: Bools) -> Runs:
+    """Some of the runs."""
+    return Runs(runs.row[which], runs.start[which], runs.stop[which], runs.full[which])
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The queries of a table. ``offset``: the position of the first one, None where unknown (then there is
+    one row, which stands for every tile).
+    """
+
+    offset: int | None
+    length: int
+    block: int
+
+    @property
+    def rows(self) -> int:
+        return 1 if self.offset is None else -(-self.length // self.block)
+
+    def positions(self, row: Int64, level: int) -> Interval:
+        """The queries of rows ``row << level`` … of 2**level rows, real ones only."""
+        if self.offset is None:
+            return ANY
+        lo = (row << level) * self.block
+        hi = np.minimum(lo + (self.block << level), self.length) - 1
+        return Interval(lo + self.offset, hi + self.offset)
+
+
+class Boxes(NamedTuple):
+    """Boxes of 2**row_level rows × 2**column_level columns, by their numbers."""
+
+    row_level: int
+    column_level: int
+    row: Int64
+    column: Int64
+
+
+class Grid:
+    """The boxes of one source: rows of query tiles against columns of ``unit`` slots each.
+
+    ``scale``: the tokens that one column stands for, so that boxes are cut along their longer side. ``index``
+    is the slot's variable.
+    """
+
+    def __init__(self, term: Term, axis: Axis, slots: int, index: str, unit: int, scale: int) -> None:
+        self.term, self.axis, self.slots, self.index = term, axis, slots, index
+        self.unit, self.scale = unit, scale
+        self.columns = -(-slots // unit)
+        self.found: list[tuple[Int64, Int64, Int64, Bools]] = []
+        self.kept = 0
+
+    def whole(self) -> Boxes:
+        """The one box of everything."""
+        zero = np.zeros(1, np.int64)
+        return Boxes((self.axis.rows - 1).bit_length(), (self.columns - 1).bit_length(), zero, zero)
+
+    def judge(self, boxes: Boxes) -> tuple[Bools, Bools]:
+        """Kept as a whole, and kept in part, of each box."""
+        size = len(boxes.row)
+        always, mixed = np.zeros(size, bool), np.zeros(size, bool)
+        for at in range(0, size, BATCH):
+            part = slice(at, at + BATCH)
+            lo = (boxes.column[part] << boxes.column_level) * self.unit
+            hi = np.minimum(lo + (self.unit << boxes.column_level), self.slots) - 1
+            q = self.axis.positions(boxes.row[part], boxes.row_level)
+            env: Env = {"q": q, self.index: Interval(lo, hi)}
+            truth = classify(self.term.keep, env)
+            whole = truth.always
+            if self.term.count is not None and np.any(whole):
+                count = bounds(self.term.count, env)
+                whole = whole & (count.lo == 1) & (count.hi == 1)
+            always[part], mixed[part] = whole, np.logical_not(whole | truth.never)
+        return always, mixed
+
+    def refine(self, boxes: Boxes, leaf: int, what: str) -> Boxes:
+        """Settle the boxes; what is kept as a whole is noted as found. Returns what stays mixed at one row ×
+        2**leaf columns. Raises SpecError (PlanTooLarge) as soon as the tiles that are to come are seen not to
+        fit.
+        """
+        last = 0
+        while True:
+            always, mixed = self.judge(boxes)
+            self._full(boxes, always)
+            boxes = boxes._replace(row=boxes.row[mixed], column=boxes.column[mixed])
+            if (boxes.row_level == 0 and boxes.column_level <= leaf) or not len(boxes.row):
+                return boxes
+            self._predict(boxes, last, leaf, what)
+            if len(boxes.row) > PENDING:
+                return self._piecewise(boxes, leaf, what)
+            last = len(boxes.row)
+            boxes = self._cut(boxes, leaf)
+
+    def _piecewise(self, boxes: Boxes, leaf: int, what: str) -> Boxes:
+        """Depth first, where the mixed boxes of a whole level would take too much memory."""
+        pieces = []
+        for at in range(0, len(boxes.row), PENDING):
+            part = slice(at, at + PENDING)
+            piece = boxes._replace(row=boxes.row[part], column=boxes.column[part])
+            pieces.append(self.refine(self._cut(piece, leaf), leaf, what))
+        row, column = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("row", "column"))
+        return Boxes(0, leaf, row, column)
+
+    def _cut(self, boxes: Boxes, leaf: int) -> Boxes:
+        tall = self.axis.block << boxes.row_level
+        wide = self.scale << boxes.column_level
+        rows = boxes.row_level > 0 and (2 * tall > wide or boxes.column_level <= leaf)
+        columns = boxes.column_level > leaf and (2 * wide > tall or boxes.row_level == 0)
+        row, column = boxes.row, boxes.column
+        if rows:
+            row, column = np.repeat(row * 2, 2), np.repeat(column, 2)
+            row[1::2] += 1
+        if columns:
+            row, column = np.repeat(row, 2), np.repeat(column * 2, 2)
+            column[1::2] += 1
+        row_level, column_level = boxes.row_level - rows, boxes.column_level - columns
+        exists = ((row << row_level) < self.axis.rows) & ((column << column_level) < self.columns)
+        return Boxes(row_level, column_level, row[exists], column[exists])
+
+    def _full(self, boxes: Boxes, always: Bools) -> None:
+        row, column = boxes.row[always], boxes.column[always]
+        if not len(row):
+            return
+        first = row << boxes.row_level
+        rows = np.minimum(first + (1 << boxes.row_level), self.axis.rows) - first
+        start = column << boxes.column_level
+        stop = np.minimum(start + (1 << boxes.column_level), self.columns)
+        self.kept += int(rows.sum())
+        row = np.repeat(first - np.cumsum(rows) + rows, rows) + np.arange(int(rows.sum()))
+        self.found.append((row, np.repeat(start, rows), np.repeat(stop, rows), np.ones(len(row), bool)))
+
+    def partial(self, boxes: Boxes) -> None:
+        """Note mixed boxes of one row as kept in part."""
+        start = boxes.column << boxes.column_level
+        stop = np.minimum(start + (1 << boxes.column_level), self.columns)
+        self.found.append((boxes.row, start, stop, np.zeros(len(start), bool)))
+
+    def _predict(self, boxes: Boxes, last: int, leaf: int, what: str) -> None:
+        """Refuse what would not fit, from the number of mixed boxes and how it has grown."""
+        now = len(boxes.row)
+        if now < 4096:
+            return
+        levels = max(boxes.row_level, boxes.column_level - leaf)
+        growth = min(max(now / last if last else 1.0, 1.0), 4.0)
+        needed = int((now * growth**levels + self.kept) * BYTES_PER_TILE)
+        if needed > TABLE_LIMIT:
+            raise SpecError(PlanTooLarge(what=what, needed=needed, limit=TABLE_LIMIT))
+
+    def runs(self) -> Runs:
+        """Everything found so far."""
+        if not self.found:
+            none = np.zeros(0, np.int64)
+            return Runs(none, none, none, np.zeros(0, bool))
+        row, start, stop, full = (np.concatenate(x) for x in zip(*self.found, strict=True))
+        return joined(row, start, stop, full)
+
+
+def joined(row: Int64, start: Int64, stop: Int64, full: Bools) -> Runs:
+    """Sorted runs, adjacent ones of one kind joined."""
+    order = np.lexsort((start, row))
+    row, start, stop, full = row[order], start[order], stop[order], full[order]
+    fresh = np.ones(len(row), bool)
+    fresh[1:] = (row[1:] != row[:-1]) | (start[1:] != stop[:-1]) | (full[1:] != full[:-1])
+    head = np.flatnonzero(fresh)
+    tail = np.append(head[1:], len(row)) - 1 if len(row) else head
+    return Runs(row[head], start[head], stop[tail], full[head])
+
+
+def without_ragged(runs: Runs, columns: int, ragged: bool) -> Runs:
+    """Full runs that reach a last block which is not whole lose it to a partial run."""
+    if not ragged or not len(runs.row):
+        return runs
+    at = runs.full & (runs.stop == columns)
+    row = np.concatenate([runs.row, runs.row[at]])
+    start = np.concatenate([runs.start, np.full(int(at.sum()), columns - 1)])
+    stop = np.concatenate([np.where(at, columns - 1, runs.stop), np.full(int(at.sum()), columns)])
+    full = np.concatenate([runs.full, np.zeros(int(at.sum()), bool)])
+    real = stop > start
+    return joined(row[real], start[real], stop[real], full[real])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The runs that each row keeps of one source, in blocks of ``block`` slots. ``tiled``: blocks are tiles
+    of tokens or chunks, judged full or partial one by one; else single slots, to be gathered.
+    """
+
+    runs: Runs
+    block: int
+    tiled: bool
+
+
+def token_table(term: Term, axis: Axis, n: int, block: int, what: str) -> Table:
+    """The blocks of tokens that each tile of queries keeps."""
+    grid = Grid(term, axis, n, "k", block, block)
+    grid.partial(grid.refine(grid.whole(), 0, what))
+    return Table(without_ragged(grid.runs(), grid.columns, n % block != 0), block, True)
+
+
+FEW = 4  # blocks of chunks in a row, up to which its chunks are listed one by one
+
+
+def chunk_table(term: Term, axis: Axis, chunks: int, stride: int, block: int, what: str) -> Table:
+    """The chunks that each tile of queries keeps: one by one where they are few, else in blocks.
+
+    A level of a hierarchy has a few dozen chunks in sight of a tile. A level that sees everything above it is
+    a matter of tiles, as tokens are.
+    """
+    leaf = min(block.bit_length() - 1, (chunks - 1).bit_length())
+    grid = Grid(term, axis, chunks, "c", 1, stride)
+    mixed = grid.refine(grid.whole(), leaf, what)
+    full = sum(int((stop - start).sum()) for _, start, stop, _ in grid.found)
+    if len(mixed.row) + (full >> leaf) <= FEW * axis.rows or leaf == 0:
+        grid.partial(grid.refine(grid._cut(mixed, 0), 0, what) if leaf and len(mixed.row) else mixed)
+        return Table(grid.runs(), 1, False)
+    grid = Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf)
+    grid.partial(grid.refine(grid.whole(), 0, what))
+    return Table(without_ragged(grid.runs(), grid.columns, chunks % (1 << leaf) != 0), 1 << leaf, True)
