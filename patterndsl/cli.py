@@ -5,43 +5,23 @@ Exit codes: 0 fine, 1 the spec is wrong, 2 wrong usage; 70 a fault of patterndsl
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from patterndsl.commands import explain, fmt, patterns
+from patterndsl.commands import check, explain, fmt, patterns, show
+from patterndsl.commands.options import UsageError
+from patterndsl.commands.output import print_diagnostics, print_text
 
 INTERNAL = 70
 """Exit code of an internal error (EX_SOFTWARE)."""
-
-app = typer.Typer(
-    name="patterndsl",
-    help="An optimizing compiler for attention sparsity.",
-    rich_markup_mode=None,  # rich is loaded for progress alone, and only on a terminal
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for verb in (fmt, patterns, explain):
-    name = verb.__name__.rpartition(".")[2]
-    app.command(name)(getattr(verb, name))
+VERBS = (check, show, fmt, patterns, explain)
 
 
-@app.callback(invoke_without_command=True)
-def top(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
-    if version:
-        from patterndsl import __version__
-
-        print(__version__)
-        raise typer.Exit
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -49,25 +29,58 @@ def run_command(arguments: Sequence[str]) -> int:
     from patterndsl.diagnostics import SpecError
 
     try:
-        app(list(arguments), prog_name="patterndsl")
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 0
+        every = parser()
+        chosen = every.parse_args(arguments)
+        if chosen.verb is None:
+            print_text(every.format_help(), sys.stderr, end="")
+            return 2
+        code: int = chosen.verb(chosen)
+        sys.stdout.flush()
+        return code
+    except SystemExit as done:  # from argparse, after --help or wrong usage
+        return done.code if isinstance(done.code, int) else 2
+    except UsageError as error:
+        print_text(f"patterndsl: error: {error}", sys.stderr)
+        return 2
     except SpecError as error:
-        from patterndsl.commands.output import print_diagnostics
-
         print_diagnostics(error.diagnostics)
         return 1
     except BrokenPipeError:  # `patterndsl patterns | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         if os.environ.get("PATTERNDSL_DEBUG"):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"internal error: {what[:300]}", file=sys.stderr)
-        print(
+        print_text(f"internal error: {what[:300]}", sys.stderr)
+        print_text(
             "please report it, with the spec: patterndsl is at fault (PATTERNDSL_DEBUG=1 shows the trace)",
-            file=sys.stderr,
+            sys.stderr,
         )
         return INTERNAL
-    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options by their full names only."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    from patterndsl import __version__
+
+    top = Parser(prog="patterndsl", description="An optimizing compiler for attention sparsity.")
+    top.add_argument("--version", action="version", version=__version__)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
+    top.set_defaults(verb=None)
+    for module in VERBS:
+        name = module.__name__.rpartition(".")[2]
+        summary = (module.__doc__ or "").partition("\n")[0]
+        sub = verbs.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(verb=module.main)
+    return top

@@ -1,29 +1,25 @@
-"""`patterndsl explain CODE`."""
+"""Explain a diagnostic, with an example and its correction."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from patterndsl.commands.options import usage
+from patterndsl.commands.options import Arguments, Parser, UsageError
 from patterndsl.commands.output import print_text
 
 
-def explain(
-    code: Annotated[
-        str | None, typer.Argument(help="The code of an error or warning, such as E101; all, without it.")
-    ] = None,
-) -> None:
-    """What a diagnostic means, with an example and its correction."""
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("code", nargs="?", metavar="CODE", help="such as E101; lists all where left out")
+
+
+def main(arguments: Arguments) -> int:
     from patterndsl.diagnostics import did_you_mean, registry
 
     known = registry()
-    if code is None:
-        print_text("\n".join(f"{name}  {kind.title}" for name, kind in known.items()))
-        return
-    kind = known.get(code.upper())
+    if arguments.code is None:
+        print_text("\n".join(f"{code}  {kind.title}" for code, kind in known.items()))
+        return 0
+    kind = known.get(arguments.code.upper())
     if kind is None:
-        advice = did_you_mean(code, known) or "`patterndsl explain` lists them"
-        usage(f"no diagnostic has the code {code!r}; {advice}")
+        advice = did_you_mean(arguments.code, known) or "`patterndsl explain` lists them"
+        raise UsageError(f"no diagnostic has the code {arguments.code!r}; {advice}")
     print_text(kind.explain().rstrip())
+    return 0

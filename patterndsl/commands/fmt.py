@@ -1,52 +1,42 @@
-"""`patterndsl fmt FILE`."""
+"""Print a spec in its canonical form, or rewrite files."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from patterndsl.commands import options
-from patterndsl.commands.options import read_text, usage
+from patterndsl.commands.options import Arguments, Parser, UsageError, read_text, write_bytes
 from patterndsl.commands.output import print_text
 
 
-def fmt(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE…", help="Spec files (`-`: standard input).")
-    ] = None,
-    expression: options.Expression = None,
-    write: Annotated[bool, typer.Option("--write", "-w", help="Rewrite the files in place.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if a file is not in this form.")
-    ] = False,
-) -> None:
-    """Print a spec in its canonical form."""
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="spec files (-: standard input)")
+    parser.add_argument("-e", dest="expression", metavar="EXPR", help="a spec in place of files")
+    parser.add_argument("-w", "--write", action="store_true", help="rewrite the files in place")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a file is not in this form")
+
+
+def main(arguments: Arguments) -> int:
     from patterndsl.syntax.formatter import format_file
     from patterndsl.syntax.parser import decode, parse_source
 
-    inputs: list[Path | None] = list(files or [])
-    if expression is not None:
-        inputs.append(None)
-    if not inputs:
-        usage("give a FILE or -e EXPR")
-    if write and (check or expression is not None or Path("-") in inputs):
-        usage("needs files, and excludes --check", "--write")
+    files: list[Path | None] = list(arguments.files)
+    if arguments.expression is not None or not files:
+        files.append(None)
+    if arguments.write and (arguments.check or None in files or Path("-") in files):
+        raise UsageError("--write needs files, and excludes --check")
     unformatted = []
-    for path in inputs:
-        data, name = read_text(path, expression if path is None else None)
+    for path in files:
+        data, name = read_text(path, arguments.expression if path is None else None)
         source = decode(data, name)
         text = format_file(parse_source(source))
-        if check:
+        if arguments.check:
             if text != source.text:
                 unformatted.append(name)
-        elif not write:
+        elif path is None or not arguments.write:
             print_text(text, end="")
-        elif path is not None and data != text.encode():
-            path.write_text(text, encoding="utf-8", newline="\n")
-    if unformatted:
-        for name in unformatted:
-            print_text(f"not in canonical form: {name}", sys.stderr)
-        raise typer.Exit(1)
+        elif data != text.encode():
+            write_bytes(path, text.encode())
+    for name in unformatted:
+        print_text(f"not in canonical form: {name}", sys.stderr)
+    return int(bool(unformatted))

@@ -1,15 +1,12 @@
-"""`patterndsl patterns`: the built-in patterns, as their classes document them."""
+"""List the built-in patterns: arguments, meaning, growth, source."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from patterndsl.commands import options
-from patterndsl.commands.options import usage
+from patterndsl.commands.options import Arguments, Parser, UsageError, add_json
 from patterndsl.commands.output import print_json, print_text
 
 if TYPE_CHECKING:
@@ -19,30 +16,35 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 
-def patterns(
-    name: Annotated[str | None, typer.Argument(help="One pattern; all, without it.")] = None,
-    json: options.Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-) -> None:
-    """The built-in patterns: arguments, meaning, growth, source."""
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one pattern; all where left out")
+    add_json(parser)
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+
+
+def main(arguments: Arguments) -> int:
     from patterndsl.diagnostics import did_you_mean
     from patterndsl.patterns import RESERVED, builtins
 
-    if json and markdown:
-        usage("give --json or --markdown, not both")
+    name = arguments.name
+    if arguments.json and arguments.markdown:
+        raise UsageError("give --json or --markdown, not both")
     known = builtins()
     if name is not None and name not in known:
         if name in RESERVED:
-            usage(f"{name!r} ({RESERVED[name]}) is a word of the language that this version does not compile")
+            raise UsageError(
+                f"{name!r} ({RESERVED[name]}) is a word of the language that this version does not compile"
+            )
         advice = did_you_mean(name, known)
-        usage(f"no built-in pattern is called {name!r}" + (f"; {advice}" if advice else ""))
+        raise UsageError(f"no built-in pattern is called {name!r}" + (f"; {advice}" if advice else ""))
     shown = [known[name]] if name is not None else [known[n] for n in sorted(known)]
-    if json:
+    if arguments.json:
         print_json([as_dict(cls) for cls in shown])
-    elif markdown:
+    elif arguments.markdown:
         print_text("\n".join(as_markdown(cls) for cls in shown).rstrip())
     else:
         print_text("\n\n".join(as_text(cls) for cls in shown))
+    return 0
 
 
 def signature(cls: type[Pattern]) -> str:

@@ -12,7 +12,7 @@ from tests.cli import patterndsl
 
 def test_no_verb_prints_the_verbs():
     result = patterndsl()
-    assert "patterns" in result.out + result.err
+    assert result.code == 2 and "patterns" in result.err
 
 
 def test_version():

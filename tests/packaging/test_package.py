@@ -123,9 +123,9 @@ def test_the_wheel_runs_where_the_checkout_is_not(built, tmp_path):
         wheel,
     ]
     subprocess.run([str(c) for c in pip], check=True)
-    code = "import patterndsl.cli, sys; print(patterndsl.__file__); patterndsl.cli.main(sys.argv[1:])"
+    code = "import patterndsl.cli, sys; print(patterndsl.__file__); patterndsl.cli.main()"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-c", code, "fmt", "-e", "causal"]
+    command = [sys.executable, "-c", code, "check", "-e", "causal"]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,117 @@
+"""`patterndsl check`: errors, warnings, and how long it takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import patterndsl
+
+HEADLINE = "causal & (local(128) | global(tokens=[0]) | hierarchical(factor=4))"
+
+
+def codes(*arguments):
+    result = patterndsl("check", "--json", *arguments)
+    answer = json.loads(result.out)
+    assert result.code == (0 if answer["ok"] else 1)
+    return [d["code"] for d in answer["diagnostics"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("causal & local(3)", []),
+        ("causal & ~causal", ["W001"]),
+        ("causal & ~self", ["W002"]),
+        ("heads { 0:2 => causal & ~self; _ => full }", ["W002"]),
+        ("layers { every 3 => none; _ => causal }", ["W001"]),
+        ("hierarchical(2)", []),
+        (HEADLINE, ["N001"]),
+        ("causal & local(200) & ~local(100)", ["W002"]),  # empty at every small n, not at a larger one
+        ("columns([100])", []),  # does not exist at small n
+        ("axial(shape=[32, 32], axis=1)", []),  # exists at n = 1024 only
+        ("input doc: token\npattern main = same(doc) & ~same(doc)", []),  # up to the data
+        ("locl(3)", ["E101"]),
+        ("local(3", ["E004"]),
+        ("local(0) | strided(-1)", ["E302", "E302"]),
+    ],
+)
+def test_what_check_finds(spec, expected):
+    assert codes("-e", spec) == expected
+
+
+def test_check_at_a_length():
+    assert codes("-e", "columns([100])", "-n", "200") == []
+    assert codes("-e", "columns([100])", "-n", "200,50") == ["E308"]
+
+
+def test_check_with_params(tmp_path):
+    path = tmp_path / "a.attn"
+    path.write_text("param w = 4\npattern main = causal & local(w)\n")
+    assert codes(path) == []
+    assert codes(path, "-p", "w=0") == ["E302"]
+    assert codes(path, "-p", "v=1") == ["E110"]
+
+
+def test_a_note_points_at_its_place_and_names_the_better_spec():
+    result = patterndsl("check", "-e", HEADLINE)
+    assert result.code == 0
+    assert "<expression>:1:11" in result.err and "`hierarchical(4, leaf=128)`" in result.err
+    assert result.out == "<expression>: ok, 1 note\n"
+
+
+def test_check_reads_standard_input():
+    assert patterndsl("check", "-", stdin=b"causal").code == 0
+    assert patterndsl("check", "-", stdin=b"\xff\xfe").code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("-e", "causal", "a.attn"),
+        ("no such file.attn",),
+        ("-e", "causal", "-n", "0"),
+        ("-e", "causal", "-n", "many"),
+        ("-e", "causal", "-n", "10**16"),
+        ("-e", "causal", "-p", "w"),
+        ("-e", "causal", "-p", "w=x"),
+        ("-e", "causal", "-p", "w=1", "-p", "w=2"),
+    ],
+)
+def test_wrong_usage(arguments):
+    result = patterndsl("check", *arguments)
+    assert result.code == 2 and "error: " in result.err
+
+
+def test_check_takes_less_than_half_a_second():
+    """As a whole process, in processor time, since the machine may be busy. The best of several."""
+    examples = Path(__file__).resolve().parents[2] / "examples"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    command = [
+        sys.executable,
+        "-c",
+        "import patterndsl.cli as c; c.main()",
+        "check",
+        examples / "headline.attn",
+    ]
+    times = []
+    for _ in range(4):
+        before = os.times()
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))
+    assert min(times) < 0.5, times
+
+
+def test_check_loads_no_jax():
+    code = (
+        "import sys, patterndsl.cli as c; c.run_command(sys.argv[1:]); "
+        "print(sorted({'jax', 'islpy', 'rich'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, "check", "-e", HEADLINE]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]"
