@@ -16,14 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.interval import Interval, classify
 from patterndsl.ir.nodes import Pool
-from patterndsl.ir.normal import TOKENS, Branch, Term, branches, has_summaries, slot_index
+from patterndsl.ir.normal import TOKENS, Term, branches, has_summaries, slot_index
 from patterndsl.spec import Spec, check_inputs
 
 EXACT = 1024
 """Up to this n every pair is looked at; beyond, a sample of each cell."""
 SAMPLES = 12
 """Queries, and tokens, looked at in each cell of a sampled picture."""
+FAINT = 1e-6
+"""Density of a cell of a sampled picture of which nothing is known."""
 MOST_STEPS = 2_000
 """Longest loop over the tokens of a chunk that a picture may take."""
 
@@ -62,8 +65,8 @@ def picture(
 ) -> Picture:
     """The pattern of one head at n tokens, in at most cells × cells cells. Raises SpecError.
 
-    ``inputs``: an integer array [n] for each run-time input. Above n = 1024 the cells are sampled (the same
-    sample each time); the work does not grow with n.
+    ``inputs``: an integer array [n] for each run-time input. Above n = 1024 cells that intervals prove full
+    or empty are drawn so, and the others are sampled (the same sample each time): the work does not grow.
     """
     node = spec.bind(n, params=params, head=head, layer=layer)
     values = check_inputs(spec.inputs, inputs, n)
@@ -75,7 +78,11 @@ def picture(
     for number, branch in enumerate(parts):
         prefix = f"branch {number + 1}: " if len(parts) > 1 else ""
         for pool in sorted({TOKENS, *branch}, key=lambda p: (p.level, p.size)):
-            density = _density(branch, pool, n, positions, starts, values)
+            density = np.zeros((len(starts), len(starts)))
+            if pool in branch:
+                density = _density(branch[pool], pool, n, positions, starts, values)
+                if n > EXACT:
+                    density = _proved(density, branch[pool], pool, n, bounds)
             if pool is TOKENS or density.any():
                 panels.append(Panel(prefix + _title(pool, n), pool.level, density))
     return Picture(str(node), n, tuple(panels), exact=n <= EXACT)
@@ -100,11 +107,9 @@ def _positions(bounds: Ints, exact: bool) -> tuple[Ints, Ints]:
 
 
 def _density(
-    branch: Branch, pool: Pool, n: int, positions: Ints, starts: Ints, inputs: Mapping[str, Any]
+    term: Term, pool: Pool, n: int, positions: Ints, starts: Ints, inputs: Mapping[str, Any]
 ) -> Floats:
-    if pool not in branch:
-        return np.zeros((len(starts), len(starts)))
-    kept = _kept(branch[pool], pool, n, positions, inputs)
+    kept = _kept(term, pool, n, positions, inputs)
     sizes = np.diff([*starts, len(positions)]).astype(float)
     total = np.add.reduceat(np.add.reduceat(kept.astype(float), starts, axis=0), starts, axis=1)
     return np.asarray(total / (sizes[:, None] * sizes[None, :]))
@@ -129,6 +134,22 @@ def _kept(
     env = {"q": positions[:, None], index: distinct[None, :], "n": n}
     kept = np.broadcast_to(evaluate(term.keep, env, inputs), (len(positions), len(distinct)))
     return np.asarray(kept[:, back])
+
+
+def _proved(density: Floats, term: Term, pool: Pool, n: int, bounds: Ints) -> Floats:
+    """The sampled density, with what strided intervals prove of whole cells; where a pair may be kept though
+    none was met, a cell is faint."""
+    first, last = bounds[:-1], bounds[1:] - 1
+    slots = Interval(first // pool.stride, last // pool.stride)
+    env = {
+        "q": Interval(first[:, None], last[:, None]),
+        str(slot_index(pool).value): slots,
+        "n": Interval(n, n, 0),
+    }
+    truth = classify(term.keep, env)
+    if not term.keep.inputs():
+        density = np.maximum(density, FAINT)
+    return np.where(truth.never, 0.0, np.where(truth.always, 1.0, density))
 
 
 # -- the terminal ----------------------------------------------------------------------------------------
@@ -169,7 +190,7 @@ def terminal(shown: Picture, width: int = 80, color: bool = False) -> str:
             blank = [" " * (widths[i] - u) for i, u in zip(row, used, strict=True)]
             lines.append((" " * GAP).join(p + b for p, b in zip(parts, blank, strict=True)).rstrip())
         blocks.append("\n".join(lines))
-    note = [] if shown.exact else ["(a sample of the pairs: thin lines may be missing)"]
+    note = [] if shown.exact else ["(sampled: a cell at its faintest may hold few pairs, or none)"]
     return "\n\n".join([*blocks, *note])
 
 
