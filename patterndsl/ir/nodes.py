@@ -213,6 +213,10 @@ class Pattern(Node):
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
 
+    def simplified(self) -> Node:
+        """The simplest pattern that means the same, at every n and for every position of the query."""
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
 class Function:

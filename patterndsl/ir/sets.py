@@ -181,18 +181,22 @@ class _Sets:
 
     def translate(self, e: Expr) -> Any:
         """The set, or the quasi-affine function, of an expression."""
-        nodes = [e] if e in self.extra else e.walk()
-        for x in nodes:
-            if x not in self.done:
+        stack = [(e, False)]
+        while stack:
+            x, ready = stack.pop()
+            if x in self.done:
+                continue
+            if ready or x in self.extra:  # what is opaque is not looked into
                 self.done[x] = self._operation(x)
+            else:
+                stack.append((x, True))
+                stack.extend((a, False) for a in x.args)
         return self.done[e]
 
     def _operation(self, x: Expr) -> Any:
         if x in self.extra:
             value = self._dimension(self.extra[x])
             return value.eq_set(self._number(1)) if x.sort == "bool" else value
-        if any(a not in self.done for a in x.args):
-            return None  # under something opaque: never asked for
         a = [self.done[y] for y in x.args]
         match x.op:
             case "const":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.ir.expr import Expr, all_of
-from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Count, Size, pattern
 
 
@@ -23,6 +23,11 @@ class Chunked(Pattern):
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         behind = q // self.size - k // self.size
         return all_of(-self.ahead <= behind, behind <= self.back)
+
+    def simplified(self) -> Node:
+        from patterndsl.patterns.local import Local
+
+        return Local(None, self.back, self.ahead) if self.size.number == 1 else self
 
     def pairs(self, n: Expr) -> Expr:
         return n * self.size * (self.back + self.ahead + 1)
@@ -49,6 +54,9 @@ class Segments(Pattern):
             (q % self.size % self.dilation).eq(here),
             (k % self.size % self.dilation).eq(here),
         )
+
+    def simplified(self) -> Node:
+        return Chunked(self.size) if self.dilation.number == 1 else self
 
     def pairs(self, n: Expr) -> Expr:
         return n * (self.size // self.dilation + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.ir.expr import Expr
-from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Size, pattern
 
 
@@ -22,6 +22,14 @@ class Dilated(Pattern):
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return (abs(q - k) < self.window * self.dilation) & ((q - k) % self.dilation).eq(0)
+
+    def simplified(self) -> Node:
+        from patterndsl.patterns.local import Local
+        from patterndsl.patterns.self_ import Self
+
+        if self.window.number == 1:
+            return Self()
+        return Local(self.window) if self.dilation.number == 1 else self
 
     def pairs(self, n: Expr) -> Expr:
         return n * (2 * self.window - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.ir.expr import Expr
-from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Size, pattern
 
 
@@ -20,6 +20,11 @@ class Strided(Pattern):
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return ((q - k) % self.s).eq(0)
+
+    def simplified(self) -> Node:
+        from patterndsl.patterns.full import Full
+
+        return Full() if self.s.number == 1 else self
 
     def pairs(self, n: Expr) -> Expr:
         return n * (n // self.s + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.ir.expr import Expr, all_of, maximum, minimum, quantify, where
-from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Number, Operand, Size, pattern
 
 
@@ -59,6 +59,9 @@ class Shift(Transform):
     def apply(self, e: Expr, q: Expr, k: Expr, n: Expr) -> Expr:
         source = k - self.by
         return _guarded(all_of(source >= 0, source < n), e.subs({"q": q, "k": source, "n": n}))
+
+    def simplified(self) -> Node:
+        return self.p if self.by.number == 0 else self
 
     def pairs(self, n: Expr) -> Expr:
         return operand_pairs(self.p, n)
