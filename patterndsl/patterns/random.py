@@ -32,6 +32,11 @@ class Random(Pattern):
         table = draw(int(self.seed), count, int(self.blocks))
         return build("lookup", q // self.block, k // self.block, value=table)
 
+    def entries(self, n: int) -> int:
+        """Entries of its table at n."""
+        count = -(-n // int(self.block))
+        return count * min(int(self.blocks), count)
+
     def pairs(self, n: Expr) -> Expr:
         return n * self.blocks * self.block
 

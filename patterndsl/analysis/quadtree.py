@@ -1,0 +1,234 @@
+"""Exact sums of a predicate (or of a count) over all (query, slot) pairs, without visiting them.
+
+The rectangle of pairs is halved again and again. Boxes on which bounds decide the expression are done;
+of the others, those that look alike (`signature.classes`) are counted once. A window, a stride or a
+hierarchy has a handful of classes at each size, so that a million tokens take a few thousand boxes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from patterndsl.analysis.ranges import QUANTIFIERS, Int64, OutOfRange, Range, bounds, quantified, with_probes
+from patterndsl.analysis.signature import classes
+from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.expr import Expr, Q, all_of, var, where
+
+LEAF = 32  # queries (and tokens under the slots) of the boxes that are evaluated pair by pair
+CELLS = 1 << 18  # values evaluated at a time
+ROWS = 1 << 24  # queries for which counts per query are kept
+PROFILES = 1 << 26  # numbers held for counts per query, beyond which only the total is found
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """A sum over all pairs: between ``lower`` and ``upper``, which are equal when it is exact. ``rows``:
+    the sum for each query, int64 [n_q], where it was asked for and found."""
+
+    lower: int
+    upper: int
+    rows: Int64 | None
+
+    @property
+    def exact(self) -> bool:
+        return self.lower == self.upper
+
+
+class Budget:
+    """How much work is left, in evaluated subexpressions (some 5·10^7 a second)."""
+
+    def __init__(self, work: float = 1.5e8) -> None:
+        self.work = work
+
+    def spend(self, amount: float) -> bool:
+        """Take ``amount``, unless there is not as much left."""
+        if amount > self.work:
+            return False
+        self.work -= amount
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """Boxes of one size, in the order parent, half of the queries, half of the slots. ``value``: where
+    decided; ``link``: the class of the others, else −1."""
+
+    queries: int
+    slots: int
+    split: tuple[int, int]
+    value: Int64
+    link: Int64
+
+
+def tally(
+    e: Expr,
+    slot: str,
+    first: int,
+    n_q: int,
+    slots: int,
+    *,
+    stride: int = 1,
+    rows: bool = True,
+    budget: Budget | None = None,
+) -> Tally:
+    """The sum of ``e`` over queries ``first`` … ``first + n_q − 1`` and slots 0 … ``slots − 1``.
+
+    ``e`` is over ``q`` and ``slot`` (``k`` or ``c``), without run-time inputs. ``stride``: tokens from a
+    slot to the next, which gives the boxes their shape (for speed only). Where the budget does not
+    suffice, or a value does not fit 64 bits, the sum is bounded.
+    """
+    if n_q == 0 or slots == 0:
+        return Tally(0, 0, np.zeros(n_q, np.int64))
+    rows = rows and n_q <= ROWS
+    queries, width = _power(n_q), _power(slots)
+    tests = [first + n_q > Q] * (queries > n_q) + [var(slot) < slots] * (width > slots)
+    e = all_of(e, *tests) if e.sort == "bool" else where(all_of(*tests), e, 0)
+    tree = _Quadtree(e, slot, first, (queries, width), max(1, LEAF // stride), budget or Budget())
+    low, high = tree.totals()
+    exact = low == high
+    found = tree.rows() if rows and exact else None
+    return Tally(low, high, None if found is None else found[:n_q])
+
+
+def _power(x: int) -> int:
+    return 1 << (x - 1).bit_length()
+
+
+class _Quadtree:
+    def __init__(
+        self, e: Expr, slot: str, first: int, size: tuple[int, int], leaf: int, budget: Budget
+    ) -> None:
+        self.e, self.slot, self.leaf, self.budget = with_probes(e), slot, leaf, budget
+        self.nodes = self.e.walk()
+        self.trips = _trips(self.e)
+        self.steps: list[_Step] = []
+        self.leaves: Int64 | None = None  # [classes, queries]: sums of the smallest boxes
+        self.unknown: Range | None = None  # instead: least and greatest value in the boxes that were given up
+        try:
+            self.descend(np.array([first]), np.array([0]), size, (1, 1))
+        except OutOfRange:
+            self.give_up(*size)
+
+    # -- down ----------------------------------------------------------------------------------------
+
+    def descend(self, q0: Int64, s0: Int64, size: tuple[int, int], split: tuple[int, int]) -> None:
+        while True:
+            queries, slots = size
+            if not self.budget.spend(len(q0) * len(self.nodes) * 8 + 20_000):
+                return self.give_up(queries, slots)
+            found = bounds(self.nodes, self.env(q0, s0, size))
+            low, high = (np.broadcast_to(x, len(q0)) for x in found[self.e])
+            mixed = np.flatnonzero(low < high)
+            link = np.full(len(q0), -1)
+            if len(mixed):
+                origin = {"q": q0[mixed], self.slot: s0[mixed]}
+                part = {x: (_at(found[x][0], mixed), _at(found[x][1], mixed)) for x in self.nodes}
+                chosen, link[mixed] = classes(self.e, self.nodes, part, origin)
+                q0, s0 = q0[mixed][chosen], s0[mixed][chosen]
+                low_high = (_at(low, mixed)[chosen], _at(high, mixed)[chosen])
+            self.steps.append(_Step(queries, slots, split, np.where(low == high, low, 0), link))
+            if not len(mixed):
+                self.leaves = np.zeros((0, queries), np.int64)
+                return
+            if queries <= LEAF and slots <= self.leaf:
+                work = len(q0) * queries * slots * len(self.nodes) * self.trips
+                if self.budget.spend(work):
+                    self.leaves = self.evaluate(q0, s0, size)
+                else:
+                    self.unknown = low_high
+                return
+            self.unknown = low_high
+            split = (1 + (queries > LEAF), 1 + (slots > self.leaf))
+            size = (queries // split[0], slots // split[1])
+            shape = (len(q0), *split)
+            q0 = np.broadcast_to((q0[:, None] + np.arange(split[0]) * size[0])[:, :, None], shape).ravel()
+            s0 = np.broadcast_to((s0[:, None] + np.arange(split[1]) * size[1])[:, None, :], shape).ravel()
+
+    def env(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> Mapping[str, Range]:
+        return {"q": (q0, q0 + size[0] - 1), self.slot: (s0, s0 + size[1] - 1)}
+
+    def give_up(self, queries: int, slots: int) -> None:
+        if not self.steps:  # not even the whole was looked at
+            size = np.array([2**31 if self.e.sort != "bool" else 1])
+            self.steps.append(_Step(queries, slots, (1, 1), np.zeros(1, np.int64), np.zeros(1, np.int64)))
+            self.unknown = (np.array([0]), size)
+
+    def evaluate(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> Int64:
+        found = np.zeros((len(q0), size[0]), np.int64)
+        at_once = max(1, CELLS // (size[0] * size[1]))
+        for i in range(0, len(q0), at_once):
+            q = q0[i : i + at_once, None, None] + np.arange(size[0])[:, None]
+            s = s0[i : i + at_once, None, None] + np.arange(size[1])[None, :]
+            found[i : i + at_once] = self.values(*np.broadcast_arrays(q, s)).sum(axis=2)
+        return found
+
+    def values(self, q: Any, s: Any) -> Int64:
+        """The expression at single pairs."""
+        if self.trips == 1:
+            return np.broadcast_to(evaluate(self.e, {"q": q, self.slot: s}), q.shape).astype(np.int64)
+        # Bounds at a single pair spare most quantifiers their loop.
+        shape, q, s = q.shape, q.ravel(), s.ravel()
+        low, high = bounds(self.nodes, self.env(q, s, (1, 1)))[self.e]
+        low, high = np.broadcast_to(low, q.shape), np.broadcast_to(high, q.shape)
+        values, rest = np.array(low), np.flatnonzero(low < high)
+        if len(rest):
+            values[rest] = evaluate(self.e, {"q": q[rest], self.slot: s[rest]})
+        return values.reshape(shape)
+
+    # -- up ------------------------------------------------------------------------------------------
+
+    def totals(self) -> tuple[int, int]:
+        """The least and the greatest sum that is possible."""
+        last = self.steps[-1]
+        area = last.queries * last.slots
+        if self.leaves is not None:
+            low = high = self.leaves.sum(axis=1)
+        else:
+            assert self.unknown is not None
+            low, high = self.unknown[0] * area, self.unknown[1] * area
+        for step in reversed(self.steps):
+            area = step.queries * step.slots
+            low, high = (_gather(x, step) + step.value * area for x in (low, high))
+            low, high = (x.reshape(-1, step.split[0] * step.split[1]).sum(axis=1) for x in (low, high))
+        return int(low[0]), int(high[0])
+
+    def rows(self) -> Int64 | None:
+        """The sum for each query."""
+        assert self.leaves is not None
+        if any(len(s.link) // s.split[1] * s.queries > PROFILES for s in self.steps):
+            return None
+        found = self.leaves
+        for step in reversed(self.steps):
+            halves, sides = step.split
+            link = step.link.reshape(-1, halves, sides)
+            value = step.value.reshape(-1, halves, sides).sum(axis=2) * step.slots
+            total = np.repeat(value[:, :, None], step.queries, axis=2)
+            for side in range(sides):
+                at = link[:, :, side] >= 0
+                total[at] += found[link[:, :, side][at]]
+            found = total.reshape(len(link), halves * step.queries)
+        whole: Int64 = found[0]
+        return whole
+
+
+def _gather(of_class: Int64, step: _Step) -> Int64:
+    if not len(of_class):
+        return np.zeros(len(step.link), np.int64)
+    return np.where(step.link >= 0, of_class[step.link], 0)
+
+
+def _at(x: Int64, index: Int64) -> Int64:
+    return x if np.ndim(x) == 0 else x[index]
+
+
+def _trips(e: Expr) -> int:
+    """How often the body of the deepest quantifiers is evaluated for one pair."""
+    found: dict[Expr, int] = {}
+    for x in e.walk():
+        inside = max((found[a] for a in x.args), default=1)
+        found[x] = inside * quantified(x)[1] if x.op in QUANTIFIERS else inside
+    return found[e]

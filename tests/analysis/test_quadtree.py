@@ -1,0 +1,49 @@
+"""Sums over the quadtree equal dense sums."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patterndsl.analysis.quadtree import tally
+from patterndsl.diagnostics import SpecError
+from patterndsl.ir.dense import dense
+from patterndsl.ir.nodes import Node
+from patterndsl.ir.normal import TOKENS, branches
+from patterndsl.spec import Spec
+from tests.strategies import as_module, grids, nodes
+
+
+def check(node: Node, n: int, n_q: int) -> None:
+    found = dense(node, np.arange(n - n_q, n), n)
+    (branch,) = branches(node, n)
+    for pool in found.keys() | branch.keys():
+        counts = found.get(pool, np.zeros((n_q, pool.chunks(n)), int))
+        if pool not in branch:
+            assert not counts.any()
+            continue
+        slot = "k" if pool is TOKENS else "c"
+        for e, want in ((branch[pool].keep, counts > 0), (branch[pool].amount, counts)):
+            got = tally(e, slot, n - n_q, n_q, pool.chunks(n), stride=pool.stride)
+            assert got.exact
+            assert got.rows is not None
+            np.testing.assert_array_equal(got.rows, want.sum(axis=1))
+            assert got.lower == want.sum()
+
+
+@settings(max_examples=120, deadline=None)
+@given(nodes(3, inputs=False), st.integers(1, 300), st.integers(-40, 40))
+def test_sums_equal_the_dense_counts(node: Node, n: int, more: int) -> None:
+    try:
+        bound = Spec(as_module(node)).bind(n)
+    except SpecError:
+        return
+    check(bound, n, max(1, n + more))
+
+
+@settings(max_examples=40, deadline=None)
+@given(grids(), st.integers(-5, 40))
+def test_sums_on_grids(grid: tuple[int, Node], more: int) -> None:
+    n, node = grid
+    check(Spec(as_module(node)).bind(n), n, max(1, n + more))
