@@ -42,10 +42,24 @@ def build_plan(
     None where it is known only at run time. ``block_sizes``: queries and keys in a tile, `default_blocks`
     unless given.
 
-    Raises SpecError: PlanTooLarge before a plan is built that would take more than `TABLE_LIMIT` bytes,
-    ValueTooLarge and DivisionByZero where a predicate has no value in int32 at some position.
+    The same arguments give the same object. Raises SpecError: PlanTooLarge before a plan is built that would
+    take more than `TABLE_LIMIT` bytes, ValueTooLarge and DivisionByZero where a predicate has no value in
+    int32 at some position.
     """
-    block_q, block_k = block_sizes or default_blocks(n, n_q)
+    found = tuple((tuple(heads), node) for heads, node in patterns)
+    return _plan(found, n, n_q, q_offset, num_heads, *(block_sizes or default_blocks(n, n_q)))
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(
+    patterns: tuple[tuple[tuple[int, ...], Node], ...],
+    n: int,
+    n_q: int,
+    q_offset: int | None,
+    num_heads: int,
+    block_q: int,
+    block_k: int,
+) -> Plan:
     _refuse_rows(n_q, block_q)
     by_node: dict[Node, list[int]] = {}
     for heads, node in patterns:
@@ -57,6 +71,12 @@ def build_plan(
     sources = [s for g in groups for b in g.branches for p in b.parts for s in p.sources]
     inputs = {name for s in sources for name in _inputs(s)}
     return Plan(n, n_q, q_offset, num_heads, block_q, block_k, tuple(groups), tuple(sorted(inputs)))
+
+
+def forget_plans() -> None:
+    """Empty the caches of plans."""
+    _plan.cache_clear()
+    branch_plans.cache_clear()
 
 
 def _inputs(source: Source) -> frozenset[str]:

@@ -26,7 +26,9 @@ class Source:
     """Where slots come from: the tokens (`ir.normal.TOKENS`) or the summaries of a pool.
 
     ``term``: the predicate over ``q`` and the slot's index (``k`` for tokens, ``c`` for chunks), n known; and
-    the count (None: every kept slot counts once). ``slots``: how many there are.
+    the count (None: every kept slot counts once). It is simplified for the plan's own queries and the slots
+    that exist: of other positions (padding) it says nothing, so they must be masked. Every value on the way
+    to it fits int32. ``slots``: how many there are.
     """
 
     pool: Pool

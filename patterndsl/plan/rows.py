@@ -25,7 +25,9 @@ MOST_EXACT = 4
 MOST_SPANS = 4  # of a row that is visited span by span
 ONE_SHOT = 4096  # slots that a row takes at once; more are looped over
 STEP = 512  # slots of one turn of a loop
-PADDING = 1.15  # padded ÷ real blocks that is not worth another group
+PADDING = 1.15  # padded ÷ real slots that is not worth another group
+SLACK = 0.05  # padding ÷ all slots that is not worth another group
+LOOPED = 0.25  # padding ÷ real slots, from which a loop is worth its turns
 GAPS = 1.25  # slots of a span ÷ slots kept in it, up to which the span is sliced as a whole
 
 
@@ -89,15 +91,21 @@ def group_rows(tables: list[Table], rows: int) -> tuple[RowGroup, ...]:
     width = _total([t.blocks() * t.table.block for t in tiled], rows)
     gathered = _total([t.blocks() for t in every if not t.table.tiled], rows)
     kept = np.flatnonzero(width + gathered)
+    slack = SLACK * float((width + gathered).sum())
     narrow, wide = kept[width[kept] <= ONE_SHOT], kept[width[kept] > ONE_SHOT]
     exact, rest = _exact(tiled, narrow, width, rows)
-    if len(wide) >= len(rest):  # a loop takes any number of blocks
-        wide, rest = np.sort(np.concatenate([wide, rest])), rest[:0]
-    split: list[tuple[Int64, bool]] = [(g, True) for g in exact]
-    split += [(rest[b], False) for b in buckets(width[rest], 2)]
-    split += [(wide[b], False) for b in buckets(width[wide], 1 if _sliced(tiled, wide) else 2)]
-    split = _by_gathered(split, gathered)
-    return tuple(RowGroup(g.astype(np.int32), _segments(every, g, same)) for g, same in split)
+    padded = [rest[b] for b in buckets(width[rest], 3, slack)]
+    if len(wide) >= len(rest) or _padding(padded, width) > max(LOOPED * float(width[rest].sum()), slack):
+        wide, padded = np.sort(np.concatenate([wide, rest])), []  # a loop takes any number of blocks
+    looped = [wide[b] for b in buckets(width[wide], 1 if _sliced(tiled, wide) else 2, slack)]
+    split = [("exact", g) for g in exact] + [("padded", g) for g in padded] + [("looped", g) for g in looped]
+    split = _by_gathered(split, gathered, slack)
+    return tuple(RowGroup(g.astype(np.int32), _segments(every, g, how)) for how, g in split)
+
+
+def _padding(groups: list[Int64], width: Int64) -> float:
+    """Slots that padding each row to the widest of its group adds."""
+    return float(sum(len(g) * width[g].max() - width[g].sum() for g in groups))
 
 
 def _total(parts: list[Int64], rows: int) -> Int64:
@@ -134,23 +142,24 @@ def _sliced(tiled: list[RowTable], rows: Int64) -> bool:
     return True
 
 
-def _by_gathered(split: list[tuple[Int64, bool]], gathered: Int64) -> list[tuple[Int64, bool]]:
+def _by_gathered(split: list[tuple[str, Int64]], gathered: Int64, slack: float) -> list[tuple[str, Int64]]:
     """Split the groups whose rows differ much in their gathered slots, while there may be more groups."""
-    for i in sorted(range(len(split)), key=lambda i: -len(split[i][0])):
-        rows, same = split[i]
-        parts = buckets(gathered[rows], 2)
+    for i in sorted(range(len(split)), key=lambda i: -len(split[i][1])):
+        how, rows = split[i]
+        parts = buckets(gathered[rows], 2, slack)
         if len(parts) > 1 and len(split) < MOST_GROUPS:
-            split[i] = (rows[parts[0]], same)
-            split.append((rows[parts[1]], same))
+            split[i] = (how, rows[parts[0]])
+            split.append((how, rows[parts[1]]))
     return split
 
 
 LEVELS = 64  # distinct widths that `buckets` tells apart
 
 
-def buckets(width: Int64, most: int) -> list[Int64]:
+def buckets(width: Int64, most: int, slack: float) -> list[Int64]:
     """Partition rows by width into at most ``most`` groups, so that padding each to its widest row costs
-    least. Returns indices; fewer groups where that pads hardly more (`PADDING`).
+    least. Returns indices; fewer groups where these add no more than ``slack``, or hardly anything
+    (`PADDING`).
     """
     if not len(width):
         return []
@@ -166,7 +175,8 @@ def buckets(width: Int64, most: int) -> list[Int64]:
         np.inf,
     )
     best, cuts = cost[0].copy(), [np.zeros(size + 1, np.int64)]
-    while len(cuts) < most and best[size] > PADDING * float((values * count).sum()):
+    real = float(width.sum()) / grain
+    while len(cuts) < most and best[size] > max(PADDING * real, real + slack / grain):
         via = best[:, None] + cost
         cuts.append(np.argmin(via, axis=0))
         best = np.min(via, axis=0)
@@ -182,7 +192,7 @@ def buckets(width: Int64, most: int) -> list[Int64]:
 # -- segments --------------------------------------------------------------------------------------------
 
 
-def _segments(every: list[RowTable], rows: Int64, same: bool) -> tuple[Segment, ...]:
+def _segments(every: list[RowTable], rows: Int64, how: str) -> tuple[Segment, ...]:
     found: list[Segment] = []
     for t in every:
         runs = t.of(rows)
@@ -190,10 +200,10 @@ def _segments(every: list[RowTable], rows: Int64, same: bool) -> tuple[Segment, 
             continue
         if not t.table.tiled:
             found.append(_slots(t, runs, len(rows)))
-        elif same:
+        elif how == "exact":
             found += _same_runs(t, runs, len(rows))
         else:
-            found += _kinds(t, runs, len(rows))
+            found += _kinds(t, runs, len(rows), STEP if how == "looped" else ONE_SHOT)
     return tuple(found)
 
 
@@ -214,8 +224,10 @@ def _same_runs(t: RowTable, runs: Runs, rows: int) -> list[Segment]:
     return found
 
 
-def _kinds(t: RowTable, runs: Runs, rows: int) -> list[Segment]:
-    """Rows that differ: full and partial blocks apart, each in as few slices as its runs, or gathered."""
+def _kinds(t: RowTable, runs: Runs, rows: int, at_once: int) -> list[Segment]:
+    """Rows that differ: full and partial blocks apart, each in as few slices as its runs, or gathered; in a
+    loop where they are more slots than ``at_once``.
+    """
     found = []
     for kind in (True, False):
         part = chosen(runs, runs.full == kind)
@@ -229,23 +241,29 @@ def _kinds(t: RowTable, runs: Runs, rows: int) -> list[Segment]:
         if len(longest) <= MOST_SPANS and sum(longest) <= GAPS * width:
             for i in reversed(range(len(longest))):
                 one = chosen(part, ordinal == i)
-                found.append(_slice(t, one, rows, longest[i], not kind))
+                found.append(_slice(t, one, rows, longest[i], not kind, at_once))
         else:
-            found.append(_gather(t, part, rows, width, not kind))
+            found.append(_gather(t, part, rows, width, not kind, at_once))
     return found
 
 
-def _slice(t: RowTable, runs: Runs, rows: int, width: int, partial: bool) -> Segment:
+def _slice(t: RowTable, runs: Runs, rows: int, width: int, partial: bool, at_once: int) -> Segment:
     """At most one run a row."""
     starts, counts = np.zeros((rows, 1), np.int64), np.zeros(rows, np.int32)
     starts[runs.row, 0] = runs.start * t.table.block
     counts[runs.row] = runs.stop - runs.start
     return Segment(
-        t.source, t.table.block, _int32(starts), counts, True, (partial,) * width, _step(width, t.table.block)
+        t.source,
+        t.table.block,
+        _int32(starts),
+        counts,
+        True,
+        (partial,) * width,
+        _step(width, t.table.block, at_once),
     )
 
 
-def _gather(t: RowTable, runs: Runs, rows: int, width: int, partial: bool) -> Segment:
+def _gather(t: RowTable, runs: Runs, rows: int, width: int, partial: bool, at_once: int) -> Segment:
     size = runs.stop - runs.start
     row = np.repeat(runs.row, size)
     block = np.repeat(runs.start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
@@ -262,7 +280,7 @@ def _gather(t: RowTable, runs: Runs, rows: int, width: int, partial: bool) -> Se
         counts.astype(np.int32),
         False,
         (partial,) * width,
-        _step(width, t.table.block),
+        _step(width, t.table.block, at_once),
     )
 
 
@@ -277,16 +295,16 @@ def _slots(t: RowTable, runs: Runs, rows: int) -> Segment:
     full = bool(runs.full.all())
     reach, width = int((last - first).max()), int(kept.max())
     if reach > GAPS * width:
-        return _gather(t, runs, rows, width, not full)
+        return _gather(t, runs, rows, width, not full, ONE_SHOT)
     whole = np.flatnonzero(kept > 0)
     gaps = bool(np.any(last - first != kept))
     span = Runs(whole, first[whole], last[whole], np.ones(len(whole), bool))
-    return _slice(t, span, rows, reach, gaps or not full)
+    return _slice(t, span, rows, reach, gaps or not full, ONE_SHOT)
 
 
-def _step(width: int, block: int) -> int:
-    """Blocks taken at once by a loop; 0 where it takes none to be a loop."""
-    return max(STEP // block, 1) if width * block > ONE_SHOT else 0
+def _step(width: int, block: int, at_once: int) -> int:
+    """Blocks of one turn of a loop; 0 where all are taken at once."""
+    return max(STEP // block, 1) if width * block > at_once else 0
 
 
 def _int32(x: Int64) -> Int32:

@@ -9,6 +9,7 @@ to the tiles that are kept.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from patterndsl.diagnostics import PlanTooLarge, SpecError
 from patterndsl.ir.interval import ANY, Env, Interval, bounds, classify
 from patterndsl.ir.normal import Term
+from patterndsl.plan.leaves import closer
 
 Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -87,7 +89,7 @@ class Grid:
         self.term, self.axis, self.slots, self.index = term, axis, slots, index
         self.unit, self.scale = unit, scale
         self.columns = -(-slots // unit)
-        self.found: list[tuple[Int64, Int64, Int64, Bools]] = []
+        self.found: list[Runs] = []
         self.kept = 0
 
     def whole(self) -> Boxes:
@@ -95,16 +97,16 @@ class Grid:
         zero = np.zeros(1, np.int64)
         return Boxes((self.axis.rows - 1).bit_length(), (self.columns - 1).bit_length(), zero, zero)
 
-    def judge(self, boxes: Boxes) -> tuple[Bools, Bools]:
-        """Kept as a whole, and kept in part, of each box."""
-        size = len(boxes.row)
+    def judge(self, q: Interval, slots: Interval) -> tuple[Bools, Bools]:
+        """Kept as a whole (and counted once), and kept in part, of boxes of queries and slots."""
+        size = len(slots.lo)
         always, mixed = np.zeros(size, bool), np.zeros(size, bool)
         for at in range(0, size, BATCH):
             part = slice(at, at + BATCH)
-            lo = (boxes.column[part] << boxes.column_level) * self.unit
-            hi = np.minimum(lo + (self.unit << boxes.column_level), self.slots) - 1
-            q = self.axis.positions(boxes.row[part], boxes.row_level)
-            env: Env = {"q": q, self.index: Interval(lo, hi)}
+            env: Env = {
+                "q": q if q is ANY else Interval(q.lo[part], q.hi[part]),
+                self.index: Interval(slots.lo[part], slots.hi[part]),
+            }
             truth = classify(self.term.keep, env)
             whole = truth.always
             if self.term.count is not None and np.any(whole):
@@ -113,35 +115,39 @@ class Grid:
             always[part], mixed[part] = whole, np.logical_not(whole | truth.never)
         return always, mixed
 
-    def refine(self, boxes: Boxes, leaf: int, what: str) -> Boxes:
-        """Settle the boxes; what is kept as a whole is noted as found. Returns what stays mixed at one row ×
-        2**leaf columns. Raises SpecError (PlanTooLarge) as soon as the tiles that are to come are seen not to
-        fit.
+    def extent(self, boxes: Boxes) -> tuple[Interval, Interval]:
+        """The queries and the slots of boxes."""
+        lo = (boxes.column << boxes.column_level) * self.unit
+        hi = np.minimum(lo + (self.unit << boxes.column_level), self.slots) - 1
+        return self.axis.positions(boxes.row, boxes.row_level), Interval(lo, hi)
+
+    def refine(self, boxes: Boxes, leaf: int, what: str) -> Iterator[Boxes]:
+        """Settle the boxes; what is kept as a whole is noted as found. Yields what stays mixed at one row ×
+        2**leaf columns, in pieces. Raises SpecError (PlanTooLarge) as soon as the tiles that are to come are
+        seen not to fit.
         """
         last = 0
         while True:
-            always, mixed = self.judge(boxes)
-            self._full(boxes, always)
+            always, mixed = self.judge(*self.extent(boxes))
+            self.full(boxes, always)
             boxes = boxes._replace(row=boxes.row[mixed], column=boxes.column[mixed])
-            if (boxes.row_level == 0 and boxes.column_level <= leaf) or not len(boxes.row):
-                return boxes
+            if not len(boxes.row):
+                return
+            if boxes.row_level == 0 and boxes.column_level <= leaf:
+                yield boxes
+                return
             self._predict(boxes, last, leaf, what)
-            if len(boxes.row) > PENDING:
-                return self._piecewise(boxes, leaf, what)
+            if len(boxes.row) > PENDING:  # depth first: a whole level would take too much memory
+                for at in range(0, len(boxes.row), PENDING):
+                    part = slice(at, at + PENDING)
+                    piece = boxes._replace(row=boxes.row[part], column=boxes.column[part])
+                    yield from self.refine(self.cut(piece, leaf), leaf, what)
+                return
             last = len(boxes.row)
-            boxes = self._cut(boxes, leaf)
+            boxes = self.cut(boxes, leaf)
 
-    def _piecewise(self, boxes: Boxes, leaf: int, what: str) -> Boxes:
-        """Depth first, where the mixed boxes of a whole level would take too much memory."""
-        pieces = []
-        for at in range(0, len(boxes.row), PENDING):
-            part = slice(at, at + PENDING)
-            piece = boxes._replace(row=boxes.row[part], column=boxes.column[part])
-            pieces.append(self.refine(self._cut(piece, leaf), leaf, what))
-        row, column = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("row", "column"))
-        return Boxes(0, leaf, row, column)
-
-    def _cut(self, boxes: Boxes, leaf: int) -> Boxes:
+    def cut(self, boxes: Boxes, leaf: int) -> Boxes:
+        """Halves along the longer side, or both."""
         tall = self.axis.block << boxes.row_level
         wide = self.scale << boxes.column_level
         rows = boxes.row_level > 0 and (2 * tall > wide or boxes.column_level <= leaf)
@@ -157,7 +163,8 @@ class Grid:
         exists = ((row << row_level) < self.axis.rows) & ((column << column_level) < self.columns)
         return Boxes(row_level, column_level, row[exists], column[exists])
 
-    def _full(self, boxes: Boxes, always: Bools) -> None:
+    def full(self, boxes: Boxes, always: Bools) -> None:
+        """Note those of the boxes that are kept as a whole."""
         row, column = boxes.row[always], boxes.column[always]
         if not len(row):
             return
@@ -167,13 +174,13 @@ class Grid:
         stop = np.minimum(start + (1 << boxes.column_level), self.columns)
         self.kept += int(rows.sum())
         row = np.repeat(first - np.cumsum(rows) + rows, rows) + np.arange(int(rows.sum()))
-        self.found.append((row, np.repeat(start, rows), np.repeat(stop, rows), np.ones(len(row), bool)))
+        self.found.append(Runs(row, np.repeat(start, rows), np.repeat(stop, rows), np.ones(len(row), bool)))
 
     def partial(self, boxes: Boxes) -> None:
         """Note mixed boxes of one row as kept in part."""
-        start = boxes.column << boxes.column_level
+        row, start = boxes.row, boxes.column << boxes.column_level
         stop = np.minimum(start + (1 << boxes.column_level), self.columns)
-        self.found.append((boxes.row, start, stop, np.zeros(len(start), bool)))
+        self.found.append(joined(row, start, stop, np.zeros(len(start), bool)))
 
     def _predict(self, boxes: Boxes, last: int, leaf: int, what: str) -> None:
         """Refuse what would not fit, from the number of mixed boxes and how it has grown."""
@@ -232,9 +239,17 @@ class Table:
 
 def token_table(term: Term, axis: Axis, n: int, block: int, what: str) -> Table:
     """The blocks of tokens that each tile of queries keeps."""
-    grid = Grid(term, axis, n, "k", block, block)
-    grid.partial(grid.refine(grid.whole(), 0, what))
-    return Table(without_ragged(grid.runs(), grid.columns, n % block != 0), block, True)
+    return _tiled(Grid(term, axis, n, "k", block, block), what)
+
+
+def _tiled(grid: Grid, what: str) -> Table:
+    for boxes in grid.refine(grid.whole(), 0, what):
+        empty, full = closer(grid.judge, *grid.extent(boxes))
+        grid.full(boxes, full)
+        mixed = ~(empty | full)
+        grid.partial(boxes._replace(row=boxes.row[mixed], column=boxes.column[mixed]))
+    ragged = grid.slots % grid.unit != 0
+    return Table(without_ragged(grid.runs(), grid.columns, ragged), grid.unit, True)
 
 
 FEW = 4  # blocks of chunks in a row, up to which its chunks are listed one by one
@@ -248,11 +263,16 @@ def chunk_table(term: Term, axis: Axis, chunks: int, stride: int, block: int, wh
     """
     leaf = min(block.bit_length() - 1, (chunks - 1).bit_length())
     grid = Grid(term, axis, chunks, "c", 1, stride)
-    mixed = grid.refine(grid.whole(), leaf, what)
-    full = sum(int((stop - start).sum()) for _, start, stop, _ in grid.found)
-    if len(mixed.row) + (full >> leaf) <= FEW * axis.rows or leaf == 0:
-        grid.partial(grid.refine(grid._cut(mixed, 0), 0, what) if leaf and len(mixed.row) else mixed)
-        return Table(grid.runs(), 1, False)
-    grid = Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf)
-    grid.partial(grid.refine(grid.whole(), 0, what))
-    return Table(without_ragged(grid.runs(), grid.columns, chunks % (1 << leaf) != 0), 1 << leaf, True)
+    coarse, seen = [], 0
+    for boxes in grid.refine(grid.whole(), leaf, what):
+        coarse.append(boxes)
+        seen += len(boxes.row)
+        if seen > FEW * axis.rows:
+            break
+    seen += sum(int((r.stop - r.start).sum()) for r in grid.found) >> leaf
+    if seen > FEW * axis.rows and leaf:
+        return _tiled(Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf), what)
+    for boxes in coarse:
+        for fine in grid.refine(grid.cut(boxes, 0), 0, what) if leaf else (boxes,):
+            grid.partial(fine)
+    return Table(grid.runs(), 1, False)
