@@ -21,11 +21,13 @@ def replay(
     found: dict[Pool, np.ndarray] = {}
     for part in group.branches[branch].parts:
         visited = {s.pool: np.zeros((plan.n_q, s.slots), np.int32) for s in part.sources}
+        q = np.arange(plan.n_q) + offset
+        held = [_held(s, q, inputs or {}) for s in part.sources]
         seen: set[int] = set()
         for rows in part.rows:
             assert seen.isdisjoint(rows.tiles.tolist()), "a tile is in two groups"
             seen.update(rows.tiles.tolist())
-            _row_group(plan, part, rows, offset, inputs or {}, visited, found)
+            _row_group(plan, part, rows, held, visited, found)
         for pool, times in visited.items():
             assert times.max(initial=0) <= 1, f"a pair of {pool} is visited twice"
     return found
@@ -35,8 +37,7 @@ def _row_group(
     plan: Plan,
     part: Part,
     rows: RowGroup,
-    offset: int,
-    inputs: Mapping[str, np.ndarray],
+    held: list[np.ndarray],
     visited: dict[Pool, np.ndarray],
     found: dict[Pool, np.ndarray],
 ) -> None:
@@ -52,12 +53,11 @@ def _row_group(
                 start = _start(segment, r, j)
                 assert 0 <= start < source.slots
                 slots = np.arange(start, min(start + segment.block, source.slots))
-                held = _held(source, queries + offset, slots, segment.partial[j], inputs)
+                here = np.ix_(queries, slots)
                 if not segment.partial[j]:
                     assert len(slots) == segment.block, "a full block is not whole"
-                here = np.ix_(queries, slots)
                 visited[source.pool][here] += 1
-                counts[here] += held
+                counts[here] += held[segment.source][here] if segment.partial[j] else 1
 
 
 def _start(segment: Segment, row: int, j: int) -> int:
@@ -66,13 +66,10 @@ def _start(segment: Segment, row: int, j: int) -> int:
     return int(segment.starts[row, j])
 
 
-def _held(
-    source: Source, q: np.ndarray, slots: np.ndarray, partial: bool, inputs: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    shape = (len(q), len(slots))
-    if not partial:
-        return np.ones(shape, np.int32)
-    env = {"q": q[:, None], "k" if source.pool is TOKENS else "c": slots[None, :]}
+def _held(source: Source, q: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What the source's predicate and count say of every query and slot, where a plan asks them."""
+    shape = (len(q), source.slots)
+    env = {"q": q[:, None], "k" if source.pool is TOKENS else "c": np.arange(source.slots)[None, :]}
     keep = np.broadcast_to(evaluate(source.term.keep, env, inputs), shape)
     if source.term.count is None:
         return keep.astype(np.int32)
