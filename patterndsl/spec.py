@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from patterndsl.ir.nodes import (
     Complement,
     Difference,
@@ -21,6 +18,9 @@ from patterndsl.ir.nodes import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from patterndsl.ir.nodes import Pool
 
 _AND_OR = (
@@ -137,6 +137,8 @@ class Spec:
         Positions of the queries are ``q_offset`` … (by default the last query is at the last key).
         ``inputs``: an integer array [n] for each run-time input.
         """
+        import numpy as np
+
         from patterndsl.ir.dense import dense
         from patterndsl.ir.normal import TOKENS
 
@@ -187,6 +189,8 @@ class Spec:
 
 def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt.NDArray[np.int64]:
     """Absolute positions of the queries."""
+    import numpy as np
+
     n_q = n if n_q is None else n_q
     _positive("n_q", n_q)
     first = n - n_q if q_offset is None else q_offset
@@ -195,6 +199,8 @@ def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt
 
 def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
     """The run-time inputs as integer arrays whose last axis is n. Raises SpecError."""
+    import numpy as np
+
     from patterndsl.diagnostics import SpecError
     from patterndsl.diagnostics.runtime import InputDtype, InputShape, MissingInput, UnexpectedInput
 

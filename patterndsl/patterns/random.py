@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from patterndsl.ir.expr import Expr, build
 from patterndsl.ir.nodes import Pattern
-from patterndsl.ir.table import Table
 from patterndsl.patterns.base import Number, Size, pattern
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from patterndsl.ir.table import Table
 
 
 @pattern
@@ -45,6 +48,10 @@ class Random(Pattern):
 def draw(seed: int, count: int, blocks: int) -> Table:
     """For each of ``count`` rows, ``min(blocks, count)`` distinct columns of ``count``: Floyd's sampling
     (Bentley and Floyd 1987) with the hash as its source of numbers."""
+    import numpy as np
+
+    from patterndsl.ir.table import Table
+
     rows = np.arange(count, dtype=np.uint64)
     take = min(blocks, count)
     chosen = np.full((count, take), count, np.int64)
@@ -57,12 +64,16 @@ def draw(seed: int, count: int, blocks: int) -> Table:
 
 def _hash(seed: int, row: npt.NDArray[np.uint64], step: int) -> npt.NDArray[np.uint64]:
     """SplitMix64's finalizer over (seed, row, step) (Steele, Lea and Flood 2014)."""
+    import numpy as np
+
     x = _mix(np.uint64(seed % 2**64) + np.zeros_like(row))
     x = _mix(x + row)
     return _mix(x + np.uint64(step))
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    import numpy as np
+
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -142,7 +142,9 @@ def test_the_stored_tables_belong_to_the_grammar() -> None:
     from importlib.resources import files as resources
 
     stored = json.loads((resources("patterndsl.grammar") / "attn.tables.json").read_text("utf-8"))
-    assert stored["made_from"].split()[-1] == fingerprint(grammar_text()).split()[-1]
+    version, grammar_hash = stored["made_from"].split(", ")
+    assert grammar_hash == fingerprint(grammar_text()).split(", ")[1]
+    assert len(version.split(".")) == 2, "any patch release of lark may use them"
     afresh = build(grammar_text())
     assert grammar().parse(SAMPLE.split("\n")[3], start="statement") == afresh.parse(
         SAMPLE.split("\n")[3], start="statement"
