@@ -167,12 +167,12 @@ are built, and refused beyond a limit.
 
 class SpecTooLarge(Diagnostic):
     code = "E504"
-    title = "patterns that expand too far"
+    title = "definitions that expand too far"
     about = """
-Patterns are inlined where they are used. A few lines can so stand for millions of nodes, when each
-pattern uses the one before several times with different arguments; beyond 200,000 the spec is refused.
+Patterns are inlined where they are used, and params put in. A few lines can so stand for millions of nodes, when
+each definition uses the one before several times; beyond 100,000 the spec is refused.
 """
-    wrong = "$ patterndsl check f.attn  # pattern b(m) = a(m) | a(m + 1) | a(m + 2), c(m) = b(m) | b(m + 1) …"
+    wrong = "$ patterndsl check f.attn  # pattern b(m) = a(m) | a(m + 1), c(m) = b(m) | b(m + 1), …"
     right = "pattern a(m) = local(m) ^ strided(m + 1)\npattern main = a(1)"
     limit: int
 
@@ -180,7 +180,9 @@ pattern uses the one before several times with different arguments; beyond 200,0
         return f"the spec expands to more than {self.limit} nodes"
 
     def help(self) -> str | None:
-        return "use fewer nested pattern calls with different arguments"
+        return (
+            "definitions that use the one before several times, level upon level, multiply: use fewer levels"
+        )
 
 
 class NotAvailable(Diagnostic):

@@ -255,15 +255,18 @@ class UnreadableFile(Diagnostic):
 class SourceTooLarge(Diagnostic):
     code = "E020"
     title = "a spec that is too large"
-    about = "A spec is a few lines. Texts beyond 262,144 characters are refused before they are parsed."
+    about = """
+A spec is a few lines. Texts beyond 262,144 characters, or 50,000 words and signs, are refused before they
+are parsed.
+"""
     wrong = ">>> patterndsl.parse('full | ' * 200_000 + 'full')"
     right = ">>> patterndsl.parse('full')"
     file: str
-    size: int
     limit: int
+    unit: str = "characters"
 
     def message(self) -> str:
-        return f"{self.file} has {self.size} characters; at most {self.limit} are read"
+        return f"{self.file} has more than {self.limit} {self.unit}"
 
 
 class TooDeep(Diagnostic):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
 from patterndsl.ir.interned import Interned
 
@@ -141,6 +142,12 @@ class Expr(metaclass=Interned):
     @property
     def sort(self) -> str:
         """``int``, ``bool`` or ``real`` (a number that still needs `ceil` or `floor`)."""
+        known = _SORTS.get(self)
+        if known is None:  # remembered, as shared operands would be visited once for every path to them
+            known = _SORTS[self] = self._sort()
+        return known
+
+    def _sort(self) -> str:
         if self.op in COMPARE_OPS or self.op in BOOL_OPS or self.op == "bool":
             return "bool"
         if self.op == "if":
@@ -216,6 +223,9 @@ class Expr(metaclass=Interned):
         return self.rebuild(
             lambda e: as_expr(env[str(e.value)]) if e.op == "var" and e.value in env else None
         )
+
+
+_SORTS: WeakKeyDictionary[Expr, str] = WeakKeyDictionary()
 
 
 def _natural(e: Expr) -> bool:
@@ -326,13 +336,22 @@ def evaluate_number(e: Expr, env: Mapping[str, int]) -> int | float:
     """The value of a number expression (no ``q``, ``k``), in Python's exact integers where they stay whole.
 
     Raises ZeroDivisionError and ValueError as Python does, KeyError for an unknown name and OverflowError
-    for a power that is out of all proportion.
+    for a value that is out of all proportion.
     """
     done: dict[Expr, int | float] = {}
     for node in e.walk():
         a = [done[x] for x in node.args]
-        done[node] = _number(node, a, env)
+        value = _number(node, a, env)
+        if isinstance(value, complex):
+            raise ValueError("a root of a negative number")
+        if abs(value) > LARGEST_ON_THE_WAY:
+            raise OverflowError("number too large")
+        done[node] = value
     return done[e]
+
+
+LARGEST_ON_THE_WAY = 2**4096
+"""Squaring over and over would fill the memory long before a result is compared with a limit."""
 
 
 def _number(node: Expr, a: list[int | float], env: Mapping[str, int]) -> int | float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.nodes import (
@@ -32,9 +33,45 @@ _INFIX = {
 _ATOM = 9
 
 
+MAX_PARTS = 100_000
+"""A pattern that shares its parts can be far longer as text than in memory; beyond this it is shown as
+`…`.
+"""
+_SIZES: WeakKeyDictionary[Expr | Node, int] = WeakKeyDictionary()
+
+
+def too_long(x: Expr | Node) -> bool:
+    """Whether an expression or pattern has too many parts to be written out, shared ones counted each
+    time.
+    """
+    stack: list[tuple[Expr | Node, tuple[Expr | Node, ...] | None]] = [(x, None)]
+    while stack:
+        part, below = stack.pop()
+        if part in _SIZES:
+            continue
+        if below is None:
+            below = part.args if isinstance(part, Expr) else _parts(part)
+            stack.append((part, below))
+            stack.extend((b, None) for b in below)
+        else:
+            _SIZES[part] = 1 + sum(_SIZES[b] for b in below)
+    return _SIZES[x] > MAX_PARTS
+
+
+def _parts(p: Node) -> tuple[Expr | Node, ...]:
+    parts: list[Expr | Node] = []
+
+    def note(part: Any) -> Any:
+        parts.append(part)
+        return part
+
+    p.rebuild(note, note)
+    return tuple(parts)
+
+
 def expr_text(e: Expr) -> str:
     """The expression as a spec writes it (operations that only the compiler makes look like calls)."""
-    return _expr(e)[0]
+    return "…" if too_long(e) else _expr(e)[0]
 
 
 def _expr(e: Expr) -> tuple[str, int]:
@@ -72,7 +109,7 @@ def _at(e: Expr, level: int) -> str:
 
 def node_text(p: Node) -> str:
     """The pattern as a spec writes it."""
-    return _node(p)[0]
+    return "…" if too_long(p) else _node(p)[0]
 
 
 def _node(p: Node) -> tuple[str, int]:

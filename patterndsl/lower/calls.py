@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +27,12 @@ from patterndsl.diagnostics import (
 from patterndsl.ir.expr import Expr, as_expr
 from patterndsl.ir.nodes import Call, Mix, Node, Pattern
 from patterndsl.ir.resolve import check_arguments
-from patterndsl.lower.numbers import number_depth, tokens, whole
+from patterndsl.lower.numbers import extent, tokens, whole
 from patterndsl.lower.patterns import made, pattern, refuse_summaries
-from patterndsl.lower.scope import Scope, Signature, describe, too_deep
+from patterndsl.lower.scope import Extent, Scope, Signature, describe, within_limits
 from patterndsl.patterns import RESERVED, builtin
 from patterndsl.patterns.base import REQUIRED, Parameter, parameters
-from patterndsl.syntax import ast, limits
+from patterndsl.syntax import ast
 from patterndsl.syntax.source import Span
 
 Arguments = tuple[ast.Argument, ...]
@@ -126,12 +127,9 @@ def _defined(scope: Scope, signature: Signature, name: str, arguments: Arguments
     lowered = made(scope, node, span, holds_summaries=signature.holds_summaries)
     scope.facts.mixes[node] = signature.mixes
     scope.facts.depth[node] = signature.depth
-    deepest = signature.number_depth + max((number_depth(scope, v) for v in values), default=0)
-    scope.deepest[0] = max(scope.deepest[0], deepest)
-    if max(signature.depth, deepest) > limits.MAX_DEPTH:
-        too_deep(scope, span)
-        return None
-    return lowered
+    scope.met.expanded += signature.size
+    arguments_extent = functools.reduce(Extent.__or__, (extent(scope, v) for v in values), Extent())
+    return lowered if within_limits(scope, signature.numbers.over(arguments_extent), span) else None
 
 
 def _mix(scope: Scope, arguments: Arguments, span: Span) -> Node | None:

@@ -82,16 +82,16 @@ def _gap(scope: Scope, node: ast.Block, ranges: list[tuple[Range, Span]]) -> boo
     plain = sorted((r for r, _ in ranges if r.step == 1), key=lambda r: r.start)
     every = [r for r, _ in ranges if r.step > 1]
     at = 0
-    while True:
-        here = next((r for r in plain if at in r), None)
-        if here is not None:
-            if here.stop is None:
-                return False
-            at = here.stop
-        elif any(at in r for r in every):
+    for here in plain:
+        while any(at in r for r in every) and at < here.start:
             at += 1
-        else:
+        if at < here.start:
             break
+        if here.stop is None:
+            return False
+        at = max(at, here.stop)
+    while any(at in r for r in every):
+        at += 1
     following = next((r.start for r in plain if r.start > at), None)
     if following is None and not every and at > 0:
         return False

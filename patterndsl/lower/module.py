@@ -18,14 +18,13 @@ from patterndsl.ir.expr import Expr, var
 from patterndsl.ir.nodes import Call, Function, Module, Node
 from patterndsl.lower.calls import defaults
 from patterndsl.lower.files import Loader, alias
-from patterndsl.lower.numbers import number_depth, whole
+from patterndsl.lower.numbers import whole
 from patterndsl.lower.patterns import pattern
 from patterndsl.lower.scope import Facts, Names, Scope, Signature, check_new_name
-from patterndsl.syntax import ast
+from patterndsl.syntax import ast, limits
 from patterndsl.syntax.source import Span
 
 INPUT_KINDS = ("token",)
-MAX_EXPANDED = 200_000  # nodes of the syntax tree, after inlining
 
 
 def lower(file: ast.File, path: Path | None = None) -> Module:
@@ -150,15 +149,16 @@ class Lowering:
 
     def lower_params(self, names: Names, params: Mapping[str, ast.Param]) -> None:
         uses = {name: references(p.value, params) for name, p in params.items()}
-        for name in self.ordered(uses, {name: p.name.span for name, p in params.items()}):
+        order = self.ordered(uses, {name: p.name.span for name, p in params.items()})
+        for name in params:  # a wrong one is an unknown number, so that its users are checked all the same
+            names.params[names.prefix + name] = var(f"${names.prefix}{name}")
+        for name in order:
             scope = Scope(names, self.facts, self.found)
             value = whole(scope, params[name].value, name)
             if value is not None:
                 key = names.prefix + name
                 names.params[key] = self.params[key] = value
-                self.facts.number_depth[f"${key}"] = number_depth(scope, value)
-        for name in params:  # a wrong one is an unknown number, so that its users are checked all the same
-            names.params.setdefault(names.prefix + name, var(f"${names.prefix}{name}"))
+                self.facts.extents[f"${key}"] = scope.met.numbers
 
     def lower_patterns(self, names: Names, patterns: Mapping[str, ast.Pattern]) -> None:
         for name, p in patterns.items():
@@ -183,15 +183,14 @@ class Lowering:
         body = pattern(scope, statement.body)
         if body is None or len(self.found) > before:
             return
-        called_here = [scope.calls[name] for name in called(body)]
-        signature.size = sum(1 for _ in walk(statement.body)) + sum(s.size for s in called_here)
-        if signature.size > MAX_EXPANDED:
-            self.found.add(SpecTooLarge(limit=MAX_EXPANDED, span=statement.name.span))
+        signature.size = sum(1 for _ in walk(statement.body)) + scope.met.expanded
+        if signature.size > limits.MAX_EXPANDED:
+            self.found.add(SpecTooLarge(limit=limits.MAX_EXPANDED, span=statement.name.span))
             return
         signature.holds_summaries = self.facts.holds_summaries[body]
         signature.mixes = self.facts.mixes[body]
         signature.depth = self.facts.depth[body]
-        signature.number_depth = max([scope.deepest[0], *(s.number_depth for s in called_here)])
+        signature.numbers = scope.met.numbers
         signature.function = Function(tuple(p.name.text for p in signature.arguments), body)
 
     def ordered(self, uses: Mapping[str, list[str]], spans: Mapping[str, Span]) -> list[str]:

@@ -32,7 +32,16 @@ from patterndsl.ir.expr import (
     read,
 )
 from patterndsl.ir.nodes import Tokens
-from patterndsl.lower.scope import COMPARISONS, FUNCTIONS, LOGICAL, Scope, describe, too_deep
+from patterndsl.lower.scope import (
+    COMPARISONS,
+    FUNCTIONS,
+    LOGICAL,
+    Extent,
+    Scope,
+    describe,
+    too_deep,
+    within_limits,
+)
 from patterndsl.patterns.base import in_tokens
 from patterndsl.syntax import ast, limits
 from patterndsl.syntax.flat import flat
@@ -58,21 +67,17 @@ def whole(scope: Scope, node: ast.Expression, argument: str = "") -> Expr | None
     if value.sort == "real":
         scope.error(NotWhole(expression=flat(node), argument=argument, span=node.span))
         return None
-    depth = number_depth(scope, value)
-    scope.deepest[0] = max(scope.deepest[0], depth)
-    if depth > limits.MAX_DEPTH:
-        too_deep(scope, node.span)
-        return None
-    return value
+    return value if within_limits(scope, extent(scope, value), node.span) else None
 
 
-def number_depth(scope: Scope, value: Expr) -> int:
-    """Levels of operations, those behind its params included."""
-    depth: dict[Expr, int] = {}
+def extent(scope: Scope, value: Expr) -> Extent:
+    """How large a number is, what stands behind its params included."""
+    found: dict[Expr, Extent] = {}
     for e in value.walk():
-        below = max((depth[a] + 1 for a in e.args), default=0)
-        depth[e] = scope.facts.number_depth.get(str(e.value), 0) if e.op == "var" else below
-    return depth[value]
+        below = Extent(max((found[a].depth for a in e.args), default=-1), sum(found[a].size for a in e.args))
+        own = Extent(below.depth + 1, below.size + 1)
+        found[e] = scope.facts.extents.get(str(e.value), own) if e.op == "var" else own
+    return found[value]
 
 
 def number(scope: Scope, node: ast.Expression) -> Expr | None:

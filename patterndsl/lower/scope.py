@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from patterndsl.diagnostics import BuiltinName, Diagnostic, Diagnostics, TooDeep
+from patterndsl.diagnostics import BuiltinName, Diagnostic, Diagnostics, SpecTooLarge, TooDeep
 from patterndsl.ir.expr import HEAD, NUM_HEADS, Expr, K, N, Q, var
 from patterndsl.ir.nodes import Function, Node
 from patterndsl.patterns import RESERVED, builtins
@@ -30,6 +30,22 @@ def builtin_names() -> set[str]:
     return {*builtins(), *RESERVED, *VALUES, *FUNCTIONS, *SPECIAL}
 
 
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How large a number is once its params and arguments are put in: levels of operations, and operations in
+    all (shared ones counted each time, as those who read the IR may visit them so)."""
+
+    depth: int = 0
+    size: int = 1
+
+    def over(self, arguments: Extent) -> Extent:
+        """The extent of a number of this extent whose arguments are that large."""
+        return Extent(self.depth + arguments.depth, self.size * arguments.size)
+
+    def __or__(self, other: Extent) -> Extent:
+        return Extent(max(self.depth, other.depth), max(self.size, other.size))
+
+
 @dataclasses.dataclass
 class Signature:
     """A pattern definition: its arguments with their defaults and, once lowered, facts about its body."""
@@ -42,7 +58,7 @@ class Signature:
     holds_summaries: bool = False
     mixes: bool = False
     depth: int = 0
-    number_depth: int = 0
+    numbers: Extent = Extent()
 
 
 @dataclasses.dataclass
@@ -70,7 +86,15 @@ class Facts:
     holds_summaries: dict[Node, bool] = dataclasses.field(default_factory=dict)
     mixes: dict[Node, bool] = dataclasses.field(default_factory=dict)
     depth: dict[Node, int] = dataclasses.field(default_factory=dict)
-    number_depth: dict[str, int] = dataclasses.field(default_factory=dict)  # of params, by variable
+    extents: dict[str, Extent] = dataclasses.field(default_factory=dict)  # of params, by variable
+
+
+@dataclasses.dataclass
+class Met:
+    """What an expression led to: the nodes that its calls stand for, and its largest number."""
+
+    expanded: int = 0
+    numbers: Extent = Extent()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +107,7 @@ class Scope:
     local: Mapping[str, Expr] = dataclasses.field(default_factory=dict)
     positions: tuple[str, ...] = ()
     calls: dict[str, Signature] = dataclasses.field(default_factory=dict)  # functions used, filled on the way
-    deepest: list[int] = dataclasses.field(default_factory=lambda: [0])  # of the numbers met
+    met: Met = dataclasses.field(default_factory=lambda: Met())
 
     def error(self, diagnostic: Diagnostic) -> None:
         self.found.add(diagnostic)
@@ -175,6 +199,18 @@ def check_new_name(found: Diagnostics, name: ast.Name, imported: bool = False) -
         found.add(BuiltinName(name=name.text, imported=imported, span=name.span))
         return False
     return True
+
+
+def within_limits(scope: Scope, extent: Extent, span: Span) -> bool:
+    """Whether a number is small enough; notes it, and reports it where not."""
+    scope.met.numbers |= extent
+    if extent.depth > limits.MAX_DEPTH:
+        too_deep(scope, span)
+    elif extent.size > limits.MAX_EXPANDED:
+        scope.error(SpecTooLarge(limit=limits.MAX_EXPANDED, span=span))
+    else:
+        return True
+    return False
 
 
 def too_deep(scope: Scope, span: Span) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 
@@ -18,6 +19,7 @@ RESERVED = {
 """Names of the language that this version does not compile, and what they are."""
 
 
+@functools.cache
 def builtins() -> dict[str, type[Pattern]]:
     """All built-in patterns by name."""
     for info in pkgutil.iter_modules(__path__):

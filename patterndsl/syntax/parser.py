@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
 def decode(data: bytes, name: str) -> Source:
     """The source in a file's bytes. Raises SpecError if they are not UTF-8, or too many."""
     if len(data) > 4 * limits.MAX_SOURCE:
-        raise SpecError(errors.SourceTooLarge(file=name, size=len(data), limit=limits.MAX_SOURCE))
+        raise SpecError(errors.SourceTooLarge(file=name, limit=limits.MAX_SOURCE))
     try:
         return Source(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -46,8 +46,7 @@ def parse_source(source: Source) -> ast.File:
     from patterndsl.syntax.build import TreeBuilder
 
     if len(source.text) > limits.MAX_SOURCE:
-        size = len(source.text)
-        raise SpecError(errors.SourceTooLarge(file=source.name, size=size, limit=limits.MAX_SOURCE))
+        raise SpecError(errors.SourceTooLarge(file=source.name, limit=limits.MAX_SOURCE))
     found = Diagnostics()
     parser = grammar()
     tokens, comments = lex(parser, source, found)
@@ -91,6 +90,9 @@ def lex(parser: Lark, source: Source, found: Diagnostics) -> tuple[list[Token], 
             comments.append(ast.Comment(token.value.rstrip(), own_line, span=span))
             continue
         tokens.append(token)
+        if len(tokens) > limits.MAX_TOKENS:
+            unit = "words and signs"
+            raise SpecError(errors.SourceTooLarge(file=source.name, limit=limits.MAX_TOKENS, unit=unit))
         if token.type == "BAD_CHARACTER":
             if span.start != bad_until:  # one error for a run of them
                 found.add(errors.UnexpectedCharacter(characters=token.value, span=span))
