@@ -169,8 +169,8 @@ class SpecTooLarge(Diagnostic):
     code = "E504"
     title = "definitions that expand too far"
     about = """
-Patterns are inlined where they are used, and params put in. A few lines can so stand for millions of nodes, when
-each definition uses the one before several times; beyond 100,000 the spec is refused.
+Patterns are inlined where they are used, and params put in. A few lines can so stand for millions of nodes,
+when each definition uses the one before several times; beyond 100,000 the spec is refused.
 """
     wrong = "$ patterndsl check f.attn  # pattern b(m) = a(m) | a(m + 1), c(m) = b(m) | b(m + 1), …"
     right = "pattern a(m) = local(m) ^ strided(m + 1)\npattern main = a(1)"

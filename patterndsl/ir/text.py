@@ -27,7 +27,8 @@ from patterndsl.ir.nodes import (
 _INFIX = {
     "or": ("or", 1), "and": ("and", 2),
     "lt": ("<", 4), "le": ("<=", 4), "eq": ("==", 4), "ne": ("!=", 4),
-    "add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "floordiv": ("//", 6), "mod": ("%", 6), "div": ("/", 6),
+    "add": ("+", 5), "sub": ("-", 5),
+    "mul": ("*", 6), "floordiv": ("//", 6), "mod": ("%", 6), "div": ("/", 6),
     "pow": ("**", 8),
 }  # fmt: skip
 _ATOM = 9

@@ -216,8 +216,8 @@ def test_mutated_specs_give_spec_errors_only(changes: list[tuple[int, int, str]]
 
 
 PIECES = """
-    causal local(4) hierarchical(2) strided(n) same(doc) n h 3 0 -1 w [0] [1:] doc doc[q] q k mix sqrt(n) lf lf.x
-    "mean" true auto where(q,k:q<k) heads{_=>full} ~ - not ( ) | & ^ + * / // % ** and or in == <
+    causal local(4) hierarchical(2) strided(n) same(doc) n h 3 0 -1 w [0] [1:] doc doc[q] q k mix sqrt(n)
+    lf lf.x "mean" true auto where(q,k:q<k) heads{_=>full} ~ - not ( ) | & ^ + * / // % ** and or in == <
 """
 WORDS = st.sampled_from(PIECES.split())
 
