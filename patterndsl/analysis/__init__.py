@@ -1,1 +1,5 @@
+"""What a spec keeps and what it costs, derived without running it."""
 
+from patterndsl.analysis.report import AtLength, Between, EmptyRows, PerQuery, Report, analyze
+
+__all__ = ["AtLength", "Between", "EmptyRows", "PerQuery", "Report", "analyze"]

@@ -53,6 +53,26 @@ class Budget:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Tiles in which every pair is kept, and others in which one may be. Not ``exact``: some tiles of the
+    latter kind are not known to keep any."""
+
+    full: int
+    partial: int
+    exact: bool
+
+
+def tiles(
+    e: Expr, slot: str, first: int, n_q: int, slots: int, block: int, budget: Budget | None = None
+) -> Tiles:
+    """Square tiles of ``block`` (a power of two) that ``e`` makes full or partial; arguments as for
+    `tally`."""
+    size = _power(max(n_q, block)), _power(max(slots, block))
+    whole = _cut(e, slot, first, (n_q, slots), size)
+    return _Quadtree(whole, slot, first, size, (block, block), budget or Budget()).tiles(block * block)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Step:
     """Boxes of one size, in the order parent, half of the queries, half of the slots. ``value``: where
     decided; ``link``: the class of the others, else −1."""
@@ -84,10 +104,9 @@ def tally(
     if n_q == 0 or slots == 0:
         return Tally(0, 0, np.zeros(n_q, np.int64))
     rows = rows and n_q <= ROWS
-    queries, width = _power(n_q), _power(slots)
-    tests = [first + n_q > Q] * (queries > n_q) + [var(slot) < slots] * (width > slots)
-    e = all_of(e, *tests) if e.sort == "bool" else where(all_of(*tests), e, 0)
-    tree = _Quadtree(e, slot, first, (queries, width), max(1, LEAF // stride), budget or Budget())
+    size = _power(n_q), _power(slots)
+    whole = _cut(e, slot, first, (n_q, slots), size)
+    tree = _Quadtree(whole, slot, first, size, (LEAF, max(1, LEAF // stride)), budget or Budget())
     low, high = tree.totals()
     exact = low == high
     found = tree.rows() if rows and exact else None
@@ -98,9 +117,21 @@ def _power(x: int) -> int:
     return 1 << (x - 1).bit_length()
 
 
+def _cut(e: Expr, slot: str, first: int, exist: tuple[int, int], size: tuple[int, int]) -> Expr:
+    """``e``, and nothing for queries and slots that do not exist."""
+    tests = [first + exist[0] > Q] * (size[0] > exist[0]) + [var(slot) < exist[1]] * (size[1] > exist[1])
+    return all_of(e, *tests) if e.sort == "bool" else where(all_of(*tests), e, 0)
+
+
 class _Quadtree:
     def __init__(
-        self, e: Expr, slot: str, first: int, size: tuple[int, int], leaf: int, budget: Budget
+        self,
+        e: Expr,
+        slot: str,
+        first: int,
+        size: tuple[int, int],
+        leaf: tuple[int, int],
+        budget: Budget,
     ) -> None:
         self.e, self.slot, self.leaf, self.budget = with_probes(e), slot, leaf, budget
         self.nodes = self.e.walk()
@@ -134,7 +165,7 @@ class _Quadtree:
             if not len(mixed):
                 self.leaves = np.zeros((0, queries), np.int64)
                 return
-            if queries <= LEAF and slots <= self.leaf:
+            if queries <= self.leaf[0] and slots <= self.leaf[1]:
                 work = len(q0) * queries * slots * len(self.nodes) * self.trips
                 if self.budget.spend(work):
                     self.leaves = self.evaluate(q0, s0, size)
@@ -142,7 +173,7 @@ class _Quadtree:
                     self.unknown = low_high
                 return
             self.unknown = low_high
-            split = (1 + (queries > LEAF), 1 + (slots > self.leaf))
+            split = (1 + (queries > self.leaf[0]), 1 + (slots > self.leaf[1]))
             size = (queries // split[0], slots // split[1])
             shape = (len(q0), *split)
             q0 = np.broadcast_to((q0[:, None] + np.arange(split[0]) * size[0])[:, :, None], shape).ravel()
@@ -195,6 +226,24 @@ class _Quadtree:
             low, high = (_gather(x, step) + step.value * area for x in (low, high))
             low, high = (x.reshape(-1, step.split[0] * step.split[1]).sum(axis=1) for x in (low, high))
         return int(low[0]), int(high[0])
+
+    def tiles(self, area: int) -> Tiles:
+        """Full and partial tiles of so many pairs, which the smallest boxes are."""
+        last = self.steps[-1]
+        if self.leaves is not None:
+            sums = self.leaves.sum(axis=1)
+            full, partial = (sums == area).astype(np.int64), ((sums > 0) & (sums < area)).astype(np.int64)
+        else:
+            assert self.unknown is not None
+            partial = np.full(len(self.unknown[0]), last.queries * last.slots // area)
+            full = 0 * partial
+        for step in reversed(self.steps):
+            full, partial = _gather(full, step), _gather(partial, step)
+            full = full + (step.value > 0) * (step.queries * step.slots // area)
+            full, partial = (
+                x.reshape(-1, step.split[0] * step.split[1]).sum(axis=1) for x in (full, partial)
+            )
+        return Tiles(int(full[0]), int(partial[0]), self.leaves is not None)
 
     def rows(self) -> Int64 | None:
         """The sum for each query."""
