@@ -11,7 +11,7 @@ class KeepsNothing(Diagnostic):
     title = "a pattern that keeps nothing"
     about = "No query attends to any key, for every n or for the n given. All outputs would be zero."
     wrong = "causal & ~causal"
-    right = "causal & ~self"
+    right = "causal"
     pattern: str
     n: int | None = None
 

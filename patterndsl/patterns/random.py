@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from patterndsl.ir.table import Table
 
+BYTES_EACH = 24  # for each block drawn, while it is drawn and sorted
+
 
 @pattern
 class Random(Pattern):
@@ -29,6 +31,17 @@ class Random(Pattern):
     blocks: Size
     block: Size = Expr("const", (), 64)
     seed: Number = Expr("const", (), 0)
+
+    def check(self, n: int | None) -> None:
+        if n is None or self.block.number is None or self.blocks.number is None:
+            return
+        from patterndsl.diagnostics import PlanTooLarge, SpecError
+        from patterndsl.plan.tables import TABLE_LIMIT
+
+        count = -(-n // self.block.number)
+        needed = BYTES_EACH * count * min(self.blocks.number, count)
+        if needed > TABLE_LIMIT:
+            raise SpecError(PlanTooLarge(what="the table of random blocks", needed=needed, limit=TABLE_LIMIT))
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         count = -(-int(n) // int(self.block))

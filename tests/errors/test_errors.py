@@ -15,11 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import patterndsl
 import patterndsl.diagnostics as diagnostics
 from patterndsl.diagnostics import Diagnostic, SpecError, registry, render
 from patterndsl.frontend import load, parse
+from patterndsl.lint import lint
+from patterndsl.spec import Spec
 
 CASES = Path(__file__).parent / "cases"
 PATHS = sorted([*CASES.glob("*.attn"), *CASES.glob("*.toml"), *(p.parent for p in CASES.glob("*/main.attn"))])
@@ -43,7 +47,21 @@ def found_in(path: Path) -> tuple[Diagnostic, ...]:
     if case["call"] == "parse":
         return raised(lambda: parse(source))
     spec = parse(source)
-    return raised(lambda: getattr(spec, case["call"])(**case["arguments"]))
+    arguments = case.get("arguments", {})
+    if case["call"] == "lint":
+        return lint(spec, **arguments)
+    if case["call"] in ("compile", "plan", "run"):
+        return raised(lambda: compiled(spec, case["call"], case.get("options", {}), arguments))
+    return raised(lambda: getattr(spec, case["call"])(**arguments))
+
+
+def compiled(spec: Spec, call: str, options: dict[str, Any], arguments: dict[str, Any]) -> None:
+    attention = patterndsl.compile(spec, **options)
+    if call == "plan":
+        attention.plan(**arguments)
+    elif call == "run":
+        q = np.zeros((4, 1, 8), np.float32)
+        attention(q, q, q)
 
 
 def raised(action: Callable[[], object]) -> tuple[Diagnostic, ...]:
@@ -101,6 +119,15 @@ def test_examples_of_explanations_are_true(cls: type[Diagnostic]) -> None:
     assert caught.value.codes == (cls.code,)
     if not cls.right.startswith((">>>", "$")):
         parse(cls.right)
+
+
+WARNINGS = [registry()[code] for code in ("W001", "W002", "N001")]
+
+
+@pytest.mark.parametrize("cls", WARNINGS, ids=lambda c: c.code)
+def test_examples_of_warnings_are_true(cls: type[Diagnostic]) -> None:
+    assert cls.code in {d.code for d in lint(parse(cls.wrong))}
+    assert not lint(parse(cls.right))
 
 
 PYTHON = [
