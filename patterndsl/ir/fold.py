@@ -133,7 +133,6 @@ def _round(a: tuple[Expr, ...]) -> Expr | None:
     return a[0] if a[0].sort == "int" else None
 
 
-
 _RULES: dict[str, Callable[[tuple[Expr, ...]], Expr | None]] = {
     "add": _add,
     "sub": _sub,

@@ -8,6 +8,7 @@ built-in patterns are subclasses of `Pattern` in `patterndsl.patterns`, one file
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -35,13 +36,19 @@ class Node(metaclass=Interned):
     def children(self) -> tuple[Node, ...]:
         """The patterns directly under it."""
         found: list[Node] = []
-
-        def visit(p: Node) -> Node:
-            found.append(p)
-            return p
-
-        self.rebuild(visit)
+        for f in dataclasses.fields(self):
+            x = getattr(self, f.name)
+            if isinstance(x, Node):
+                found.append(x)
+            elif isinstance(x, tuple):
+                found.extend(y for y in x if isinstance(y, Node))
         return tuple(found)
+
+    @functools.cached_property
+    def holds_summaries(self) -> bool:
+        """Whether it can keep summaries, at some length."""
+        own = isinstance(self, Pattern) and type(self).summaries is not Pattern.summaries
+        return own or any(child.holds_summaries for child in self.children)
 
     def rebuild(self, child: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e) -> Node:
         """The same node over ``child`` of each child and ``number`` of each expression."""

@@ -2,12 +2,13 @@
 
 A pattern tree (bound at a length, its calls, heads and layers resolved) becomes a list of branches (more
 than one only under `mix`), each a mapping from a source of keys, the tokens or a `Pool`, to the predicate
-over (q, k) or (q, c) that keeps a slot, and to its count. The rules are the language's: DESIGN in one page of code.
+over (q, k) or (q, c) that keeps a slot, and to its count. The rules are the language's, in one page of code.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -117,9 +118,25 @@ def walk(node: Node) -> list[Node]:
     return list(seen)
 
 
+def postorder(*roots: Node) -> list[Node]:
+    """Every distinct pattern of the trees, operands before users."""
+    done: dict[Node, None] = {}
+    stack = [(p, False) for p in reversed(roots)]
+    while stack:
+        p, ready = stack.pop()
+        if p in done:
+            continue
+        if ready:
+            done[p] = None
+        else:
+            stack.append((p, True))
+            stack.extend((c, False) for c in reversed(p.children))
+    return list(done)
+
+
 def has_summaries(node: Node) -> bool:
     """Whether the pattern can keep summaries (at any length)."""
-    return any(type(p).summaries is not Pattern.summaries for p in walk(node) if isinstance(p, Pattern))
+    return node.holds_summaries
 
 
 def token_terms(node: Node, n: Expr) -> Term:
@@ -130,7 +147,12 @@ def token_terms(node: Node, n: Expr) -> Term:
 
 
 def terms(node: Node, n: Expr) -> dict[Pool, Term]:
-    """The normal form of one branch. Summaries need a known n."""
+    """The normal form of one branch. Summaries need a known n, unless their levels are given."""
+    return dict(_terms(node, n))
+
+
+@functools.lru_cache(maxsize=4096)
+def _terms(node: Node, n: Expr) -> Mapping[Pool, Term]:
     match node:
         case Where():
             return {TOKENS: Term(node.keep.subs({"n": n}))}

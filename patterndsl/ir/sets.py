@@ -26,7 +26,7 @@ from patterndsl.ir.expr import (
     bound,
 )
 from patterndsl.ir.nodes import Node, Pattern, Pool, Tokens
-from patterndsl.ir.normal import TOKENS, Term, terms, walk
+from patterndsl.ir.normal import TOKENS, Term, has_summaries, terms, walk
 
 BUDGET = 1_000_000
 """Steps of isl for one question: about a second."""
@@ -57,9 +57,11 @@ class Domain:
     lengths: Expr = N >= 1
 
 
-def is_empty(e: Expr, domain: Domain | None = None, *, opaque: bool = False) -> bool:
-    """No pair satisfies ``e``, at any n."""
-    return bool(_Sets((e,), domain, opaque).ask(lambda s: s[0].is_empty()))
+def is_empty(
+    e: Expr, domain: Domain | None = None, *, opaque: bool = False, budget: int | None = None
+) -> bool:
+    """No pair satisfies ``e``, at any n. ``budget``: other than the usual steps."""
+    return bool(_Sets((e,), domain, opaque, budget).ask(lambda s: s[0].is_empty()))
 
 
 def is_subset(a: Expr, b: Expr, domain: Domain | None = None, *, opaque: bool = False) -> bool:
@@ -106,7 +108,21 @@ def pattern_set(node: Node) -> dict[Pool, Term]:
     try:
         return terms(node, N)
     except Unknown as error:
-        raise NotQuasiAffine(str(error)) from None
+        raise NotQuasiAffine(_unknown(node) or str(error)) from None
+
+
+def _unknown(node: Node) -> str:
+    """Which pattern has to know n first."""
+    for p in walk(node):
+        try:
+            if isinstance(p, Pattern):
+                p.keep(Q, K, N)
+                p.summaries(None)
+        except Unknown:
+            if not p.children:
+                what = "the summaries of" if has_summaries(p) else "the pairs of"
+                return f"{what} `{p}` are not known before n is"
+    return ""
 
 
 def token_set(node: Node) -> Expr:
@@ -148,7 +164,14 @@ def _exists(token: Expr) -> Expr:
 class _Sets:
     """The sets of some predicates in one space: n, q and the slot, then what is bound or opaque."""
 
-    def __init__(self, predicates: tuple[Expr, ...], domain: Domain | None, opaque: bool) -> None:
+    def __init__(
+        self,
+        predicates: tuple[Expr, ...],
+        domain: Domain | None,
+        opaque: bool,
+        budget: int | None = None,
+    ) -> None:
+        self.budget = BUDGET if budget is None else budget
         self.predicates, self.domain = predicates, domain or Domain()
         self.inside = self._inside()
         self.extra: dict[Expr, int] = {}
@@ -166,7 +189,7 @@ class _Sets:
         import islpy as isl
 
         self.isl, self.ctx = isl, isl.Context()
-        self.ctx.set_max_operations(BUDGET)
+        self.ctx.set_max_operations(self.budget)
         names = [f"x{i}" for i in range(3 + len(self.extra))]
         space = isl.Space.create_from_names(self.ctx, set=names)
         self.local, self.universe = isl.LocalSpace.from_space(space), isl.Set.universe(space)

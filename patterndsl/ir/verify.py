@@ -30,7 +30,7 @@ from patterndsl.ir.nodes import (
     Union,
     Where,
 )
-from patterndsl.ir.normal import walk
+from patterndsl.ir.normal import postorder, walk
 from patterndsl.patterns.base import Kind, parameters
 
 
@@ -157,7 +157,7 @@ class _Tree:
                 break
             calling = more
         held = set[Node]()
-        for p in _operands_first(nodes):
+        for p in postorder(*nodes):
             if _own_summaries(p, calling) or any(c in held for c in p.children):
                 held.add(p)
         return held
@@ -194,23 +194,10 @@ def _refuses_summaries(p: Node, child: Node) -> str:
 
 def _mixes(nodes: list[Node]) -> set[Node]:
     mixed = set[Node]()
-    for p in _operands_first(nodes):
+    for p in postorder(*nodes):
         if isinstance(p, Mix) or any(c in mixed for c in p.children):
             mixed.add(p)
     return mixed
-
-
-def _operands_first(nodes: list[Node]) -> list[Node]:
-    done: dict[Node, None] = {}
-    stack = [(p, False) for p in reversed(nodes)]
-    while stack:
-        p, ready = stack.pop()
-        if ready:
-            done[p] = None
-        elif p not in done:
-            stack.append((p, True))
-            stack.extend((c, False) for c in p.children)
-    return list(done)
 
 
 def _numbers_only(e: Expr, names: set[str], owner: str) -> None:
@@ -228,7 +215,7 @@ def _patterns(members: tuple[Node, ...], p: Node) -> None:
 
 def _cases(p: Cases) -> None:
     if len(p.ranges) != len(p.patterns):
-        raise InvalidIR("each case has a range and a pattern", p)
+        raise InvalidIR("each case has a range and a pattern", type(p).__name__)
     if not p.children:
         raise InvalidIR("there is at least one case", type(p).__name__)
     for r in p.ranges:

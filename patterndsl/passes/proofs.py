@@ -19,8 +19,11 @@ from patterndsl.ir.nodes import Call, Cases, Mix, Node
 from patterndsl.ir.normal import walk
 from patterndsl.passes.windows import window, within
 
-POINTS = 4096
+POINTS = 2048
 LONGEST = 2**16
+STEPS = 200_000  # of isl for one proof: a quarter of a second
+AT_LEAST, UNDECIDED = 16, 1_500
+"""What a proof weighs besides its operations, and what one without an outcome weighs more."""
 Kept = npt.NDArray[np.bool_]
 
 
@@ -29,12 +32,13 @@ class Prover:
     """Facts about token pairs that hold at every n, for ``queries`` anywhere (as passes need them) or at
     0 … n − 1. ``False`` means not proved.
 
-    At most ``proofs`` are tried, and ``looks`` predicates evaluated, so that no spec takes long.
+    ``proofs`` and ``looks`` bound how much is tried, in operations of the predicates that are compared, or
+    evaluated, so that no spec takes long.
     """
 
     queries: Literal["anywhere", "present"] = "anywhere"
-    proofs: int = 64
-    looks: int = 1024
+    proofs: int = 6_000
+    looks: int = 16_000
     _keeps: dict[Node, Expr | None] = dataclasses.field(default_factory=dict)
     _seen: dict[Expr, Kept | None] = dataclasses.field(default_factory=dict)
 
@@ -81,18 +85,19 @@ class Prover:
         """No pair satisfies the predicate."""
         if e is FALSE:
             return True
-        if self.proofs == 0:
+        if self.proofs <= 0:
             return False
-        self.proofs -= 1
+        self.proofs -= len(e.walk()) + AT_LEAST
         try:
-            return sets.is_empty(e, sets.Domain(self.queries), opaque=True)
+            return sets.is_empty(e, sets.Domain(self.queries), opaque=True, budget=STEPS)
         except sets.NotDecided:
+            self.proofs -= UNDECIDED
             return False
 
     def _look(self, e: Expr) -> Kept | None:
         """At which of the random points the predicate holds; None where it is not looked at."""
         if e not in self._seen:
-            self.looks -= 1
+            self.looks -= len(e.walk())
             self._seen[e] = _kept(e, self.queries) if self.looks >= 0 else None
         return self._seen[e]
 
@@ -139,5 +144,5 @@ def random_points() -> dict[str, npt.NDArray[np.int64]]:
         [k + far % 5 - 2, k + far, far % 8 - 2],
         (rng.random(POINTS) * n).astype(np.int64),
     )
-    labels = np.repeat(rng.integers(0, 3, LONGEST // 4), 4)
+    labels = np.repeat(rng.integers(-4, 12, LONGEST // 4), 4)
     return {"n": n, "q": q, "k": k, "other": rng.integers(1, 256, POINTS), "labels": labels}

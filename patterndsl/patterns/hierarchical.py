@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from patterndsl.ir.expr import C, Expr, Q, Unknown, all_of, build, maximum
-from patterndsl.ir.nodes import Pattern, Pool
+from patterndsl.ir.nodes import Node, Pattern, Pool
 from patterndsl.patterns.base import Count, Kind, Reduce, Size, Weight, pattern
 
 MAX_LEVELS = 64  # factor ≥ 2: enough for 2^64 tokens
@@ -74,7 +74,10 @@ class Hierarchical(Pattern):
 
     name = "hierarchical"
     growth = "n·log n"
-    source = "Kang et al. 2023 (Fast Multipole Attention), arXiv:2310.11960; Zhu and Soricut 2021, arXiv:2107.11906"
+    source = (
+        "Kang et al. 2023 (Fast Multipole Attention), arXiv:2310.11960; "
+        "Zhu and Soricut 2021, arXiv:2107.11906"
+    )
     examples = (
         "hierarchical(factor=4)",
         "hierarchical(2, window=2, leaf=4)",
@@ -129,6 +132,9 @@ class Tree(Pattern):
 
     def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         return self._pyramid.summaries(n)
+
+    def simplified(self) -> Node:
+        return Hierarchical(self.branching, Expr("const", (), 0))
 
     def pairs(self, n: Expr) -> Expr:
         return self._pyramid.pairs(n)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import patterndsl as pd
 from patterndsl.ir import resolve
 from patterndsl.ir.dense import Counts, dense
 from patterndsl.ir.nodes import Module
@@ -57,8 +58,22 @@ def test_so_does_every_pass_there_is(module: Module, n: int, offset: int) -> Non
     assert_same(module, run(module, [*DEFAULT, "split_disjoint"]), n, offset)
 
 
-@MANY
+@settings(MANY, max_examples=40)
 @given(nodes(3).map(as_module))
 def test_the_pipeline_is_done_after_two_rounds(module: Module) -> None:
     twice = run(run(module))
     assert run(twice).main is twice.main
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("causal + causal", "causal"),  # a duplicate under `+` is a count
+        ("hierarchical(2, levels=1) & local(4)", "hierarchical(2, levels=1)"),  # which restricts summaries
+        ("transpose(rows([0]))", "columns([0])"),  # which a query past the keys does not see
+        ("(causal + self) & (causal + self)", "causal + self"),
+    ],
+)
+def test_the_comparison_catches_rewrites_that_are_nearly_right(before: str, after: str) -> None:
+    with pytest.raises(AssertionError):
+        assert_same(pd.parse(before).module, pd.parse(after).module, 16, 3)

@@ -1,0 +1,1 @@
+"""Tests of the passes, the verifier and what is built on them."""
