@@ -139,11 +139,16 @@ class Spec:
         """
         import numpy as np
 
+        from patterndsl.diagnostics import BadCall, SpecError
         from patterndsl.ir.dense import dense
-        from patterndsl.ir.normal import TOKENS
+        from patterndsl.ir.nodes import Mix
+        from patterndsl.ir.normal import TOKENS, lift_mix
 
         node = self.bind(n, params=params, head=head, num_heads=num_heads, layer=layer)
         q = query_positions(n, n_q, q_offset)
+        if isinstance(lift_mix(node), Mix):
+            reason = "the branches of `mix` are normalised apart and have no mask in common"
+            raise SpecError(BadCall(argument="spec", reason=reason, advice="look at one branch at a time"))
         values = check_inputs(self.inputs, inputs, n)
         found = dense(node, q, n, values)
         found.setdefault(TOKENS, np.zeros((len(q), n), np.int32))

@@ -59,6 +59,7 @@ from patterndsl.diagnostics.syntax import (
     UnreadableFile,
 )
 from patterndsl.diagnostics.types import (
+    MIX_PLACES,
     BadIndex,
     BothSummaries,
     DuplicateArgument,
@@ -97,6 +98,7 @@ from patterndsl.diagnostics.warnings import (
 )
 
 __all__ = [
+    "MIX_PLACES",
     "BadCall",
     "BadIndex",
     "BadNumber",

@@ -187,9 +187,11 @@ remain.
     wrong = "~hierarchical(4)"
     right = "causal & hierarchical(4)"
     operator: str
+    pattern: str = ""  # where there is no text to point at
 
     def message(self) -> str:
-        return f"{shown(self.operator)} cannot be applied to a pattern with summaries"
+        which = f": {shown(self.pattern)}" if self.pattern else ""
+        return f"{shown(self.operator)} cannot be applied to a pattern with summaries{which}"
 
     def label(self) -> str:
         return "this pattern holds summaries"
@@ -318,6 +320,9 @@ Division, roots and powers belong to the arguments of patterns, where they are c
         if self.operation == "/":
             return "`//` divides and rounds down"
         return "compute it outside, and pass it as an argument of a pattern"
+
+
+MIX_PLACES = "write it outermost; only `&`, `heads` and `layers` may stand around it"
 
 
 class MisplacedSyntax(Diagnostic):

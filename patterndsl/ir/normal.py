@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from patterndsl.diagnostics import MIX_PLACES, BothSummaries, MisplacedSyntax, SpecError, SummariesUnder
 from patterndsl.ir.expr import FALSE, C, Expr, K, Q, all_of, any_of, as_expr, maximum, minimum, where
 from patterndsl.ir.nodes import (
     Call,
@@ -51,20 +52,21 @@ Branch: TypeAlias = Mapping[Pool, Term]
 NOTHING = Term(FALSE)
 
 
-class SummaryMisuse(ValueError):
+class SummaryMisuse(SpecError):
     """An operator met summaries that it has no meaning for; ``node`` is the pattern that holds them."""
 
     def __init__(self, operator: str, node: Node) -> None:
-        super().__init__(f"`{operator}` has no meaning for a pattern that holds summaries: {node}")
-        self.operator, self.node = operator, node
+        if operator == "&":
+            super().__init__(BothSummaries())
+        else:
+            super().__init__(SummariesUnder(operator=operator, pattern=str(node)))
 
 
-class MixMisuse(ValueError):
+class MixMisuse(SpecError):
     """A `mix` stands where its branches cannot be normalised apart."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(f"`mix` must be outermost, or under `&`: {node}")
-        self.node = node
+        super().__init__(MisplacedSyntax(what="`mix` inside another operation", advice=MIX_PLACES))
 
 
 def slot_index(pool: Pool) -> Expr:

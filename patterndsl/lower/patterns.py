@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.diagnostics import (
+    MIX_PLACES,
     BothSummaries,
     DuplicateName,
     MisplacedSyntax,
@@ -174,8 +175,7 @@ def made(
     mixed = [m for m in members if facts.mixes[m]]
     allowed = isinstance(node, Mix) or (isinstance(node, Intersection) and len(mixed) == 1)
     if mixed and not allowed and not hasattr(node, "pick"):
-        advice = "write it outermost; only `&`, `heads` and `layers` may stand around it"
-        scope.error(MisplacedSyntax(what="`mix` inside another operation", advice=advice, span=span))
+        scope.error(MisplacedSyntax(what="`mix` inside another operation", advice=MIX_PLACES, span=span))
         return None
     facts.mixes[node] = isinstance(node, Mix) or bool(mixed)
     facts.depth[node] = 1 + max((facts.depth[m] for m in members), default=0)

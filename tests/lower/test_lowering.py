@@ -240,3 +240,19 @@ def test_reading_a_spec_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_constructors_are_held_to_the_same_rules() -> None:
+    """What lowering refuses in a text is refused when a spec built in Python is used."""
+    tall = pd.hierarchical(factor=4)
+    for spec, code in (
+        (~tall, "E209"),
+        (pd.causal ^ tall, "E209"),
+        (pd.causal - tall, "E209"),
+        (pd.transpose(tall), "E209"),
+        (tall & pd.tree(2), "E210"),
+        (pd.causal | pd.mix(pd.local(4), pd.full), "E216"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            spec.mask(64)
+        assert caught.value.codes == (code,)
