@@ -188,11 +188,6 @@ class Diagnostics:
     def errors(self) -> tuple[Diagnostic, ...]:
         return tuple(d for d in self._found if d.severity == "error")
 
-    @property
-    def warnings(self) -> tuple[Diagnostic, ...]:
-        """Warnings and notes."""
-        return tuple(d for d in self._found if d.severity != "error")
-
     def raise_if_errors(self) -> None:
         """Raise SpecError with the errors, in the order of the text, if there are any."""
         if self.errors:

@@ -122,7 +122,6 @@ def _defined(scope: Scope, signature: Signature, name: str, arguments: Arguments
         values.append(value)
     if signature.function is None:
         return None  # its errors are reported where it is defined
-    scope.calls[signature.name] = signature
     node = Call(signature.name, tuple(values))
     lowered = made(scope, node, span, holds_summaries=signature.holds_summaries)
     scope.facts.mixes[node] = signature.mixes

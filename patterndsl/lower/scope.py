@@ -106,7 +106,6 @@ class Scope:
     found: Diagnostics
     local: Mapping[str, Expr] = dataclasses.field(default_factory=dict)
     positions: tuple[str, ...] = ()
-    calls: dict[str, Signature] = dataclasses.field(default_factory=dict)  # functions used, filled on the way
     met: Met = dataclasses.field(default_factory=lambda: Met())
 
     def error(self, diagnostic: Diagnostic) -> None:
