@@ -334,10 +334,10 @@ def _lookup(node: Expr, done: Mapping[Expr, Any], xp: Any) -> Truth:
     nothing = (r1 < r0) | (c1 < c0)
     level = np.where(nothing, 0, _bits(np.maximum(r1 - r0, 0)))
     hits = np.zeros(len(r0), np.int64)
-    for j in np.unique(level[~nothing]):
+    for j in np.flatnonzero(np.bincount(level[~nothing])).tolist():
         at = (level == j) & ~nothing
         for coarse in (r0[at] >> j, r1[at] >> j):  # at most two coarse rows, by the choice of the level
-            hits[at] += _listed(table, int(j), coarse, c0[at], c1[at])
+            hits[at] += _listed(table, j, coarse, c0[at], c1[at])
     always = np.zeros(len(r0), bool)
     narrow = np.flatnonzero(~outside & (hits > 0) & (r1 - r0 < MOST_ROWS))
     held = np.ones(len(narrow), bool)

@@ -56,6 +56,12 @@ def program(e: Expr) -> Program:
     return Program(order, {n: f for n, f in forms.items() if n.op in SUMS or n.op in COMPARE_OPS})
 
 
+def linear(e: Expr) -> Linear:
+    """A number as a sum of atoms."""
+    forms = program(e).forms
+    return forms[e] if e in forms else Linear(((e, 1),), 0)
+
+
 def _truth(e: Expr) -> bool:
     while e.op == "if":
         e = e.args[1]

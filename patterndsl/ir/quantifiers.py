@@ -7,7 +7,8 @@ reads.
 
 from __future__ import annotations
 
-from patterndsl.ir.expr import Expr, all_of, any_of, build, quantify, var
+from patterndsl.ir.critical import changes
+from patterndsl.ir.expr import Expr, all_of, any_of, build, clip, quantify, var
 
 
 def forall(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr:
@@ -42,9 +43,17 @@ def _forall(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr:
         rest = [a for a in body.args if name in a.names()]
         if len(rest) == 1:
             return any_of(*free, _forall(name, low, high, rest[0], trips))
-        return any_of(*free, quantify("forall", name, low, high, any_of(*rest), trips))
+        return any_of(*free, _pointwise(name, low, high, any_of(*rest), trips))
     ends = _ends(name, low, high, body, trips)
-    return ends if ends is not None else quantify("forall", name, low, high, body, trips)
+    return ends if ends is not None else _pointwise(name, low, high, body, trips)
+
+
+def _pointwise(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr:
+    """The test at one value of each stretch on which the body is constant, where these are known and few."""
+    at = changes(body, name)
+    if at is None or len(at) + 1 > trips:
+        return quantify("forall", name, low, high, body, trips)
+    return all_of(*(body.subs({name: x}) for x in (low, *(clip(c, low, high) for c in at))))
 
 
 def _ends(name: str, low: Expr, high: Expr, body: Expr, trips: int) -> Expr | None:

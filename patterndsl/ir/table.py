@@ -57,5 +57,6 @@ class Table:
         row, column = row[column < self.columns], column[column < self.columns]
         levels = []
         for j in range(max(rows - 1, 1).bit_length() + 1):
-            levels.append((np.unique((row >> j) * stride + column), stride))
+            keys = np.sort((row >> j) * stride + column)  # np.unique hashes, which is slow on keys like these
+            levels.append((keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys, stride))
         return levels

@@ -19,21 +19,22 @@ Int64 = npt.NDArray[np.int64]
 Judge = Callable[[Interval, Interval], tuple[Bools, Bools]]
 
 SAMPLE = 256
-WORTH = 0.02  # of the sample, found empty or full
 MOST_TILES = 2**17
 MOST_BOXES = 2**19
 CUTS = 5
 
 
-def closer(judge: Judge, q: Interval, slots: Interval) -> tuple[Bools, Bools]:
-    """Which of the mixed tiles keep nothing, and which everything. Tiles in doubt are neither."""
+def closer(judge: Judge, q: Interval, slots: Interval, worth: float) -> tuple[Bools, Bools]:
+    """Which of the mixed tiles keep nothing, and which everything. Tiles in doubt are neither. All are looked
+    at only if ``worth`` of the sample turn out empty or full.
+    """
     tiles = len(slots.lo)
     empty, full = np.zeros(tiles, bool), np.zeros(tiles, bool)
     if q is ANY or tiles == 0:
         return empty, full
     some = np.unique(np.linspace(0, tiles - 1, SAMPLE).astype(np.int64))
     empty[some], full[some] = _cut_up(judge, q, slots, some)
-    if tiles <= MOST_TILES and np.mean((empty | full)[some]) >= WORTH:
+    if tiles <= MOST_TILES and np.mean((empty | full)[some]) >= worth:
         every = np.arange(tiles)
         empty, full = _cut_up(judge, q, slots, every)
     return empty, full

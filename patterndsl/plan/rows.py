@@ -23,6 +23,7 @@ from patterndsl.plan.tables import Bools, Int64, Runs, Table, chosen
 MOST_GROUPS = 8
 MOST_EXACT = 4
 MOST_SPANS = 4  # of a row that is visited span by span
+SHARE = 8  # an exact group does at least one part in so many of the work
 ONE_SHOT = 4096  # slots that a row takes at once; more are looped over
 STEP = 512  # slots of one turn of a loop
 PADDING = 1.15  # padded ÷ real slots that is not worth another group
@@ -126,7 +127,7 @@ def _exact(tiled: list[RowTable], narrow: Int64, width: Int64, rows: int) -> tup
     for i in np.argsort(-work, kind="stable")[:MOST_EXACT]:
         members = narrow[inverse == i]
         alone = count[i] == 1 and len(narrow) > 2
-        if work[i] * 16 >= work.sum() and not alone and spans[members[0]] <= MOST_SPANS:
+        if work[i] * SHARE >= work.sum() and not alone and spans[members[0]] <= MOST_SPANS:
             groups.append(members)
     taken = np.concatenate(groups) if groups else narrow[:0]
     return groups, np.setdiff1d(narrow, taken)
@@ -236,10 +237,12 @@ def _kinds(t: RowTable, runs: Runs, rows: int, at_once: int) -> list[Segment]:
         # Counted from a row's last run, as the runs next to the diagonal correspond.
         last = np.searchsorted(part.row, np.arange(rows), side="right") - 1
         ordinal = last[part.row] - np.arange(len(part.row))
-        longest = [int((part.stop - part.start)[ordinal == i].max()) for i in range(int(ordinal.max()) + 1)]
-        width = int(np.bincount(part.row, weights=part.stop - part.start).max())
-        if len(longest) <= MOST_SPANS and sum(longest) <= GAPS * width:
-            for i in reversed(range(len(longest))):
+        size = part.stop - part.start
+        width = int(np.bincount(part.row, weights=size).max())
+        spans = range(int(ordinal.max()) + 1)
+        longest = [int(size[ordinal == i].max()) for i in spans[:MOST_SPANS]]
+        if len(spans) <= MOST_SPANS and sum(longest) <= GAPS * width:
+            for i in reversed(spans):
                 one = chosen(part, ordinal == i)
                 found.append(_slice(t, one, rows, longest[i], not kind, at_once))
         else:

@@ -27,6 +27,8 @@ BYTES_PER_TILE = 16  # of tables, and of what it takes to build them
 TABLE_LIMIT = 2**31
 BATCH = 2**15  # boxes judged at once: their intervals stay in the cache
 PENDING = 2**21  # mixed boxes held at once
+WORTH = 0.02  # of mixed tiles found empty or full, from which all are looked at once more
+WORTH_SLOTS = 0.3  # the same of single slots, which cost little
 
 
 class Runs(NamedTuple):
@@ -176,9 +178,12 @@ class Grid:
         row = np.repeat(first - np.cumsum(rows) + rows, rows) + np.arange(int(rows.sum()))
         self.found.append(Runs(row, np.repeat(start, rows), np.repeat(stop, rows), np.ones(len(row), bool)))
 
-    def partial(self, boxes: Boxes) -> None:
-        """Note mixed boxes of one row as kept in part."""
-        row, start = boxes.row, boxes.column << boxes.column_level
+    def partial(self, boxes: Boxes, worth: float) -> None:
+        """Note mixed boxes of one row, except those that a closer look finds empty or full (see `closer`)."""
+        empty, full = closer(self.judge, *self.extent(boxes), worth)
+        self.full(boxes, full)
+        held = ~(empty | full)
+        row, start = boxes.row[held], boxes.column[held] << boxes.column_level
         stop = np.minimum(start + (1 << boxes.column_level), self.columns)
         self.found.append(joined(row, start, stop, np.zeros(len(start), bool)))
 
@@ -244,10 +249,7 @@ def token_table(term: Term, axis: Axis, n: int, block: int, what: str) -> Table:
 
 def _tiled(grid: Grid, what: str) -> Table:
     for boxes in grid.refine(grid.whole(), 0, what):
-        empty, full = closer(grid.judge, *grid.extent(boxes))
-        grid.full(boxes, full)
-        mixed = ~(empty | full)
-        grid.partial(boxes._replace(row=boxes.row[mixed], column=boxes.column[mixed]))
+        grid.partial(boxes, WORTH)
     ragged = grid.slots % grid.unit != 0
     return Table(without_ragged(grid.runs(), grid.columns, ragged), grid.unit, True)
 
@@ -274,5 +276,5 @@ def chunk_table(term: Term, axis: Axis, chunks: int, stride: int, block: int, wh
         return _tiled(Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf), what)
     for boxes in coarse:
         for fine in grid.refine(grid.cut(boxes, 0), 0, what) if leaf else (boxes,):
-            grid.partial(fine)
+            grid.partial(fine, WORTH_SLOTS)
     return Table(grid.runs(), 1, False)
