@@ -1,0 +1,224 @@
+"""Every backend × every pattern's own examples × shapes: forward and gradients against the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import patterndsl as pd
+from patterndsl.patterns import builtins
+
+BACKENDS = ["xla"]
+EXAMPLES = [e for cls in builtins().values() for e in cls.examples]
+COMBINED = [
+    "causal & (local(8) | global(tokens=[0]) | hierarchical(factor=4))",
+    "causal & local(8) - columns([3])",
+    "rows([5])",  # every other row is empty
+    "local(4) & where(q, k: q % 3 != 1)",  # every third row is empty
+    "causal & (segments(16, 1) + segments(32, 2))",  # counts above one
+    "heads { 0:2 => local(4); _ => causal & hierarchical(2, leaf=8) }",
+    "where(q, k: (q - k) % (h + 1) == 0)",
+    "(causal | sinks(5)) & (local(6) | tree(3))",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """n_q queries (None: n) at n keys; heads and key heads; dtype."""
+
+    n: int
+    n_q: int | None = None
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 8
+    v_head_dim: int = 8
+    dtype: str = "float32"
+    batch: int = 1
+    blocks: tuple[int, int] | None = (16, 16)
+
+
+SHAPES = {
+    "one": Shape(n=1),
+    "ragged": Shape(n=53, batch=2),
+    "short queries": Shape(n=70, n_q=19, kv_heads=4),
+    "more queries than keys": Shape(n=21, n_q=40),
+    "heads of values differ": Shape(n=40, head_dim=16, v_head_dim=4, kv_heads=1),
+    "bfloat16": Shape(n=50, dtype="bfloat16"),
+    "default blocks": Shape(n=150, blocks=None),
+}
+
+
+def sized(text: str, shape: Shape) -> Shape:
+    """Grids have a length of their own."""
+    grid = re.search(r"shape=\[([\d, ]+)\]", text)
+    if grid is None:
+        return shape
+    n = math.prod(int(x) for x in grid[1].split(","))
+    return dataclasses.replace(shape, n=n, n_q=None if shape.n_q is None else max(1, n - 5))
+
+
+def arrays(shape: Shape, seed: int = 0) -> list[jax.Array]:
+    rng = np.random.default_rng(seed)
+    n_q = shape.n_q or shape.n
+    sizes = [
+        (n_q, shape.heads, shape.head_dim),
+        (shape.n, shape.kv_heads, shape.head_dim),
+        (shape.n, shape.kv_heads, shape.v_head_dim),
+    ]
+    return [jnp.asarray(rng.standard_normal((shape.batch, *s)), shape.dtype) for s in sizes]
+
+
+def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:
+    return {name: jnp.asarray(np.sort(np.random.default_rng(1).integers(0, 4, n))) for name in spec.inputs}
+
+
+def parse(text: str) -> pd.Spec:
+    names = re.findall(r"same\((\w+)\)", text)
+    return pd.parse("".join(f"input {name}: token\n" for name in names) + f"pattern main = {text}")
+
+
+def compare(text: str, shape: Shape, backend: str, **arguments: Any) -> None:
+    """Output, log-sum-exp and every gradient, each against the reference."""
+    shape, spec = sized(text, shape), parse(text)
+    q, k, v = arrays(shape)
+    more = inputs_of(spec, shape.n)
+    if more and (shape.n_q or 0) > shape.n:
+        pytest.skip("inputs need every query's position among the keys")
+    attention = pd.compile(spec, backend=backend, block_sizes=shape.blocks)
+    floats = {name: x for name, x in arguments.items() if isinstance(x, jax.Array) and x.dtype.kind == "f"}
+    fixed = {name: x for name, x in arguments.items() if name not in floats}
+    weights = jnp.asarray(np.random.default_rng(2).standard_normal((*q.shape[:3], v.shape[-1])), jnp.float32)
+
+    def scalar(run: Any, wide: bool) -> Any:
+        def f(q: jax.Array, k: jax.Array, v: jax.Array, floats: dict[str, jax.Array]) -> Any:
+            if wide:
+                q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+            out, lse = run(q, k, v, return_lse=True, **floats, **fixed, **more)
+            total = jnp.sum(out.astype(jnp.float32) * weights)
+            return total + jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0.0)), (out, lse)
+
+        return jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True)(q, k, v, floats)
+
+    (_, (out, lse)), grads = scalar(attention, wide=False)
+    (_, (want, want_lse)), want_grads = scalar(lambda *a, **kw: pd.reference(spec, *a, **kw), wide=True)
+    assert out.dtype == q.dtype and out.shape == want.shape and lse.shape == q.shape[:3]
+    tolerance = 2e-5 if shape.dtype == "float32" else 3e-2
+    np.testing.assert_allclose(out.astype(np.float32), want, atol=tolerance)
+    np.testing.assert_allclose(lse, want_lse, atol=tolerance)
+    for got, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(want_grads), strict=True):
+        got, expected = np.asarray(got, np.float32), np.asarray(expected, np.float32)
+        assert np.isfinite(got).all()
+        np.testing.assert_allclose(got, expected, atol=tolerance * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("text", EXAMPLES + COMBINED)
+def test_pattern(text: str, backend: str) -> None:
+    compare(text, SHAPES["ragged"], backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("text", EXAMPLES + COMBINED)
+def test_pattern_in_every_shape(text: str, shape: str, backend: str) -> None:
+    compare(text, SHAPES[shape], backend)
+
+
+ARGUMENTS: dict[str, Any] = {
+    "scale": lambda s: {"scale": 0.7},
+    "traced scale": lambda s: {"scale": jnp.float32(0.7)},
+    "softcap": lambda s: {"softcap": 1.5},
+    "sinks": lambda s: {"sinks": jnp.linspace(-1, 1, s.heads)},
+    "alibi": lambda s: {"alibi_slopes": jnp.linspace(0.01, 0.3, s.heads)},
+    "bias": lambda s: {"bias": _bias(s, s.batch, s.heads)},
+    "shared bias": lambda s: {"bias": _bias(s, 1, 1)},
+    "lengths": lambda s: {"kv_lengths": jnp.asarray([s.n, s.n // 3][: s.batch])},
+    "no keys": lambda s: {"kv_lengths": jnp.asarray([0, s.n][: s.batch])},
+    "offset": lambda s: {"q_offset": 3},
+    "traced offset": lambda s: {"q_offset": jnp.int32(3)},
+}
+
+
+def _bias(s: Shape, batch: int, heads: int) -> jax.Array:
+    rng = np.random.default_rng(3)
+    return jnp.asarray(rng.standard_normal((batch, heads, s.n_q or s.n, s.n)), jnp.float32)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize(
+    "text", [COMBINED[0], COMBINED[4], "full", 'hierarchical(3, reduce="max", weight="one") & local(30)']
+)
+def test_argument(text: str, argument: str, backend: str) -> None:
+    shape = Shape(n=53, n_q=31, batch=2)
+    compare(text, shape, backend, **ARGUMENTS[argument](shape))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_arguments_at_once(backend: str) -> None:
+    shape, every = Shape(n=53, n_q=31, batch=2), {}
+    for name in ("scale", "softcap", "sinks", "alibi", "bias", "lengths", "traced offset"):
+        every |= ARGUMENTS[name](shape)
+    compare(COMBINED[0], shape, backend, **every)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_transformations(backend: str) -> None:
+    """jit, vmap, checkpoint and scan around it change nothing; unbatched arrays work."""
+    attention = pd.compile(COMBINED[0], backend=backend, block_sizes=(16, 16))
+    q, k, v = arrays(Shape(n=40, batch=3))
+    want = pd.reference(COMBINED[0], q, k, v)
+    close = dict(atol=2e-5)
+    np.testing.assert_allclose(jax.jit(attention)(q, k, v), want, **close)
+    np.testing.assert_allclose(jax.vmap(attention)(q, k, v), want, **close)
+    np.testing.assert_allclose(attention(q[0], k[0], v[0]), want[0], **close)
+    _, scanned = jax.lax.scan(lambda c, x: (c, attention(*x)), 0, (q, k, v))
+    np.testing.assert_allclose(scanned, want, **close)
+
+    def total(f: Any) -> Any:
+        return jax.grad(lambda q, k, v: jnp.sum(f(q, k, v) ** 2), (0, 1, 2))(q, k, v)
+
+    want_grads = total(lambda *a: pd.reference(COMBINED[0], *a))
+    for f in (attention, jax.checkpoint(attention), jax.vmap(attention), jax.jit(attention)):
+        for got, expected in zip(total(f), want_grads, strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_run_time_inputs_do_not_recompile(backend: str) -> None:
+    """Ids are operands: new ones need no new trace, alone or in a batch."""
+    spec = pd.parse("input doc: token\npattern main = causal & same(doc)")
+    attention, traces = pd.compile(spec, backend=backend, block_sizes=(16, 16)), []
+
+    @jax.jit
+    def run(q, k, v, doc):
+        traces.append(1)
+        return attention(q, k, v, doc=doc)
+
+    q, k, v = arrays(Shape(n=50, batch=2))
+    for seed in range(3):
+        doc = jnp.asarray(np.sort(np.random.default_rng(seed).integers(0, 5, (2, 50)), axis=1))
+        np.testing.assert_allclose(run(q, k, v, doc), pd.reference(spec, q, k, v, doc=doc), atol=2e-5)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mixture_of_branches(backend: str) -> None:
+    spec = pd.mix(pd.local(4), pd.causal & pd.hierarchical(4), pd.strided(5))
+    q, k, v = arrays(Shape(n=40, batch=2))
+    gates = jnp.asarray(np.random.default_rng(4).uniform(size=(2, 40, 4, 3)), jnp.float32)
+    attention = pd.compile(spec, backend=backend, block_sizes=(16, 16))
+    np.testing.assert_allclose(
+        attention(q, k, v, gates=gates), pd.reference(spec, q, k, v, gates=gates), atol=2e-5
+    )
+    alone = [pd.reference(s, q, k, v) for s in ("local(4)", "causal & hierarchical(4)", "strided(5)")]
+    want = sum(gates[..., i, None] * o for i, o in enumerate(alone))
+    np.testing.assert_allclose(attention(q, k, v, gates=gates), want, atol=2e-5)
