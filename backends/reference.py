@@ -5,6 +5,7 @@ float32, or float64 for float64 operands. Memory is n_q × (n + summaries).
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,15 +30,30 @@ class Reference:
         return None
 
     def lower(self, plan: Plan, target: Target) -> Kernel:
-        groups = [(g.heads, g.node) for g in plan.groups]
+        groups = tuple((g.heads, g.node) for g in plan.groups)
         return lambda operands: run(groups, operands)
 
 
 BACKEND = Reference()
+Groups = tuple[tuple[tuple[int, ...], Node], ...]
+ARRAYS = ("q", "k", "v", "alibi_slopes", "bias", "kv_lengths", "inputs")
 
 
-def run(groups: list[tuple[tuple[int, ...], Node]], x: Operands) -> list[tuple[jax.Array, jax.Array]]:
+def run(groups: Groups, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
     """Attention by groups of heads, each with its pattern (bound at n). See `backends.Kernel`."""
+    arrays = {name: getattr(x, name) for name in ARRAYS}
+    offset = x.q_offset if isinstance(x.q_offset, int) else None
+    if offset is None:
+        arrays["q_offset"] = x.q_offset
+    return _run(groups, x.scale, x.softcap, offset, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(
+    groups: Groups, scale: float, softcap: float | None, q_offset: int | None, arrays: dict[str, Any]
+) -> list[tuple[jax.Array, jax.Array]]:
+    """One compilation for each set of patterns and shapes, instead of one for each small operation."""
+    x = Operands(scale=scale, softcap=softcap, **({"q_offset": q_offset} | arrays))
     per_group = [_group(heads, node, x) for heads, node in groups]
     order = np.argsort([h for heads, _ in groups for h in heads])
     branches = []

@@ -196,15 +196,15 @@ def reference(
     return finish(call, run(head_nodes(module, call.lengths[0], call.operands.q.shape[2]), call.operands))
 
 
-def head_nodes(module: Module, n: int, num_heads: int) -> list[tuple[tuple[int, ...], Node]]:
+def head_nodes(module: Module, n: int, num_heads: int) -> tuple[tuple[tuple[int, ...], Node], ...]:
     """The heads, grouped by the pattern that they come out with at n keys."""
     if not differs_by_head(module.main):
-        return [(tuple(range(num_heads)), resolve.at_length(module.main, n, module.spans))]
+        return ((tuple(range(num_heads)), resolve.at_length(module.main, n, module.spans)),)
     found: dict[Node, list[int]] = {}
     for head in range(num_heads):
         node = resolve.pick_head(module.main, head, num_heads)
         found.setdefault(resolve.at_length(node, n, module.spans), []).append(head)
-    return [(tuple(heads), node) for node, heads in found.items()]
+    return tuple((tuple(heads), node) for node, heads in found.items())
 
 
 def differs_by_head(node: Node) -> bool:

@@ -104,7 +104,7 @@ def compare(text: str, shape: Shape, backend: str, **arguments: Any) -> None:
             total = jnp.sum(out.astype(jnp.float32) * weights)
             return total + jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0.0)), (out, lse)
 
-        return jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True)(q, k, v, floats)
+        return jax.jit(jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True))(q, k, v, floats)
 
     (_, (out, lse)), grads = scalar(attention, wide=False)
     (_, (want, want_lse)), want_grads = scalar(lambda *a, **kw: pd.reference(spec, *a, **kw), wide=True)
@@ -176,7 +176,7 @@ def test_transformations(backend: str) -> None:
     attention = pd.compile(COMBINED[0], backend=backend, block_sizes=(16, 16))
     q, k, v = arrays(Shape(n=40, batch=3))
     want = pd.reference(COMBINED[0], q, k, v)
-    close = dict(atol=2e-5)
+    close: dict[str, Any] = {"atol": 2e-5}
     np.testing.assert_allclose(jax.jit(attention)(q, k, v), want, **close)
     np.testing.assert_allclose(jax.vmap(attention)(q, k, v), want, **close)
     np.testing.assert_allclose(attention(q[0], k[0], v[0]), want[0], **close)
