@@ -45,7 +45,8 @@ def run(groups: Groups, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
     offset = x.q_offset if isinstance(x.q_offset, int) else None
     if offset is None:
         arrays["q_offset"] = x.q_offset
-    return _run(groups, x.scale, x.softcap, offset, arrays)
+    found: list[tuple[jax.Array, jax.Array]] = _run(groups, x.scale, x.softcap, offset, arrays)
+    return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

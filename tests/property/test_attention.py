@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import specs
 
 import patterndsl as pd
+from tests.strategies import specs
 
 TOLERANCE = 2e-5
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -34,13 +34,14 @@ def check(spec: pd.Spec, n: int, n_q: int, blocks: tuple[int, int] | None, **arg
         out, lse = pd.reference(spec, q, k, v, return_lse=True, **arguments)
         return jnp.sum(out * weights) + 0.1 * jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0)), (out, lse)
 
-    (_, (out, lse)), grads = jax.value_and_grad(ours, (0, 1, 2), has_aux=True)(q, k, v)
-    (_, (want, want_lse)), want_grads = jax.value_and_grad(reference, (0, 1, 2), has_aux=True)(q, k, v)
+    (_, (out, lse)), grads = jax.jit(jax.value_and_grad(ours, (0, 1, 2), has_aux=True))(q, k, v)
+    (_, (want, want_lse)), want_grads = jax.jit(jax.value_and_grad(reference, (0, 1, 2), has_aux=True))(
+        q, k, v
+    )
     np.testing.assert_allclose(out, want, atol=TOLERANCE)
     np.testing.assert_allclose(lse, want_lse, atol=TOLERANCE)
-    for ours_grad, want_grad in zip(grads, want_grads, strict=True):
-        scale = max(1.0, float(jnp.abs(want_grad).max()))
-        np.testing.assert_allclose(ours_grad / scale, want_grad / scale, atol=TOLERANCE)
+    for got, expected in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(got, expected, atol=TOLERANCE * max(1.0, float(jnp.abs(expected).max())))
     empty = np.asarray(spec.slots(n, n_q).counts.sum(1) == 0)
     assert np.isneginf(np.asarray(lse)[0][empty]).all() and (np.asarray(out)[0][empty] == 0).all()
 
@@ -53,7 +54,7 @@ def test_attention_is_the_reference(spec: pd.Spec, n: int, n_q: int, blocks: tup
 
 @pytest.mark.slow
 @settings(RELAXED, max_examples=60)
-@given(specs(), st.integers(1, 300), st.integers(1, 300), st.sampled_from([None, (16, 16), (32, 16), (64, 64)]))
+@given(specs(), st.integers(1, 300), st.integers(1, 300), st.sampled_from([None, (16, 16), (32, 64)]))
 def test_attention_is_the_reference_up_to_300(
     spec: pd.Spec, n: int, n_q: int, blocks: tuple[int, int] | None
 ) -> None:
