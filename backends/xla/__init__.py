@@ -1,1 +1,198 @@
-"""The XLA backend: block-sparse attention on any device."""
+"""The XLA backend: block-sparse attention on any device, forward and backward, in linear memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.backends.xla.backward import backward
+from patterndsl.backends.xla.forward import forward
+from patterndsl.backends.xla.heads import HeadPacking, pack_heads
+from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
+from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
+from patterndsl.backends.xla.tiles import Branch, prepare
+from patterndsl.ir.nodes import Pool
+from patterndsl.plan.plan import Plan
+
+LAYOUTS = ("identity",)
+BranchFunction = Callable[[Floats, Runtime], tuple[jax.Array, jax.Array]]
+
+
+class XlaBackend:
+    """Every plan in a layout of ``LAYOUTS``, on every platform and in every floating dtype."""
+
+    name = "xla"
+
+    def supports(self, plan: Plan, target: Target) -> Unsupported | None:
+        """None where the plan can be lowered for the target, else the reason why not."""
+        if not jnp.issubdtype(jnp.dtype(target.dtype), jnp.floating):
+            return Unsupported(f"the dtype is {target.dtype}", "use a floating dtype")
+        for group in plan.groups:
+            for part in (p for b in group.branches for p in b.parts):
+                if part.layout.name not in LAYOUTS:
+                    return Unsupported(
+                        f"the plan has a part in the layout {part.layout.name!r}", "use backend='reference'"
+                    )
+                for source in part.sources:
+                    if not callable(source.pool.reduce) and source.pool.reduce not in REDUCES:
+                        return Unsupported(
+                            f"no such reduce of summaries: {source.pool.reduce!r}",
+                            f"use one of {', '.join(REDUCES)}, or a function",
+                        )
+        return None
+
+    def lower(self, plan: Plan, target: Target) -> Kernel:
+        """The function that computes the plan. Raises ValueError where `supports` refuses."""
+        refused = self.supports(plan, target)
+        if refused is not None:
+            raise ValueError(f"the xla backend cannot run this plan: {refused.reason}; {refused.advice}")
+        program = _Program(plan, target)
+
+        def kernel(x: Operands) -> list[tuple[jax.Array, jax.Array]]:
+            arrays = (x.q, x.k, x.v, x.alibi_slopes, x.bias)
+            run = Runtime(
+                jnp.asarray(x.q_offset, jnp.int32),
+                x.kv_lengths,
+                {name: x.inputs[name] for name in plan.inputs},
+            )
+            softcap = None if x.softcap is None else float(x.softcap)
+            results: list[tuple[jax.Array, jax.Array]] = program.run(
+                *arrays, run, scale=float(x.scale), softcap=softcap
+            )
+            return results
+
+        return kernel
+
+
+class _Program:
+    """A plan made ready: for each group of heads its packing and its branches."""
+
+    def __init__(self, plan: Plan, target: Target) -> None:
+        self.plan = plan
+        self.v_head_dim = target.v_head_dim
+        self.groups = [
+            (pack_heads(g.heads, target.num_heads, target.num_kv_heads), [prepare(b) for b in g.branches])
+            for g in plan.groups
+        ]
+        self.run = jax.jit(self._run, static_argnames=("scale", "softcap"))
+
+    def _run(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        slopes: jax.Array | None,
+        bias: jax.Array | None,
+        run: Runtime,
+        *,
+        scale: float,
+        softcap: float | None,
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        dtype = jnp.result_type(q, k, v)
+        q, k, v = q.astype(dtype), k.astype(dtype), v.astype(dtype)
+        settings = Settings(self.plan.n, self.plan.block_q, scale, softcap)
+        pools = {pool for _, branches in self.groups for b in branches for pool in b.pools}
+        made = {pool: _Made.of(pool, k, v, bias, run.kv_lengths) for pool in pools}
+        results = []
+        for i in range(max(len(branches) for _, branches in self.groups)):
+            found = [
+                self._branch(settings, i, packing, branches, q, made, slopes, run)
+                for packing, branches in self.groups
+            ]
+            order = np.argsort(np.concatenate([packing.heads for packing, _ in self.groups]))
+            out, lse = (_join([f[j] for f in found], order) for j in (0, 1))
+            results.append((out, lse))
+        return results
+
+    def _branch(
+        self,
+        settings: Settings,
+        i: int,
+        heads: HeadPacking,
+        branches: list[Branch],
+        q: jax.Array,
+        made: Mapping[Pool, _Made],
+        slopes: jax.Array | None,
+        run: Runtime,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Output [B, T, heads, Hv] and log-sum-exp [B, T, heads] of one branch of one group of heads."""
+        batch, length = q.shape[:2]
+        dtype = accumulator(q.dtype)
+        if i >= len(branches) or not branches[i].pools or not length:
+            shape = (batch, length, len(heads.heads))
+            return jnp.zeros((*shape, self.v_head_dim), dtype), jnp.full(shape, -jnp.inf, dtype)
+        branch, block_q = branches[i], settings.block_q
+        picked = [made[pool] for pool in branch.pools]
+        x = Floats(
+            heads.tiles(q, block_q),
+            tuple(_pad(heads.keys(m.k), e, -2) for m, e in zip(picked, branch.extents, strict=True)),
+            tuple(_pad(heads.keys(m.v), e, -2) for m, e in zip(picked, branch.extents, strict=True)),
+            None
+            if picked[0].bias is None
+            else tuple(
+                _pad(_pad(heads.bias(m.bias), e, -1), -(-length // block_q) * block_q, -2)
+                for m, e in zip(picked, branch.extents, strict=True)
+                if m.bias is not None
+            ),
+            None if slopes is None else heads.slopes(slopes.astype(dtype)),
+        )
+        out, lse = _differentiable(settings, branch)(x, run)
+        return heads.rows(out, block_q)[:, :length], heads.rows(lse[..., None], block_q)[:, :length, :, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """Keys, values [B, slots, K, H] and bias [B | 1, N | 1, T, slots] of a pool."""
+
+    k: jax.Array
+    v: jax.Array
+    bias: jax.Array | None
+
+    @classmethod
+    def of(cls, pool: Pool, k: Any, v: Any, bias: Any, kv_lengths: Any) -> _Made:
+        pooled_bias = None if bias is None else summarize_bias(bias, pool, kv_lengths)
+        return cls(summarize(k, pool, kv_lengths), summarize(v, pool, kv_lengths), pooled_bias)
+
+
+def _differentiable(settings: Settings, branch: Branch) -> BranchFunction:
+    """A branch with its block-sparse backward pass."""
+
+    @jax.custom_vjp
+    def attend(x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
+        return forward(settings, branch, x, run)
+
+    def save(x: Floats, run: Runtime) -> tuple[tuple[jax.Array, jax.Array], Any]:
+        out, lse = forward(settings, branch, x, run)
+        return (out, lse), (x, run, out, lse)
+
+    def pull(saved: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[Floats, None]:
+        x, run, out, lse = saved
+        return backward(settings, branch, x, run, out, lse, *cotangents), None
+
+    attend.defvjp(save, pull)
+    return attend
+
+
+def _pad(x: jax.Array, size: int, axis: int) -> jax.Array:
+    """``x`` with zeros after its end along an axis, up to ``size``."""
+    missing = size - x.shape[axis]
+    if missing <= 0:
+        return x
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (0, missing)
+    return jnp.pad(x, pad)
+
+
+def _join(parts: list[jax.Array], order: np.ndarray[Any, Any]) -> jax.Array:
+    """Groups of heads put together along the head axis, in the order of the heads."""
+    whole = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
+    return whole if (order == np.arange(len(order))).all() else jnp.take(whole, order, axis=2)
+
+
+BACKEND = XlaBackend()

@@ -1,0 +1,143 @@
+"""The logits of a row's queries over the slots that it reads: scores, softcap, ALiBi, bias, weights, mask."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from patterndsl.backends.xla.tiles import Branch, Piece, Visit, read
+from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.normal import slot_index
+from patterndsl.plan.plan import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is fixed for a call: ``n`` keys, ``block_q`` queries in a tile."""
+
+    n: int
+    block_q: int
+    scale: float
+    softcap: float | None
+
+
+class Runtime(NamedTuple):
+    """Integers known at run time only, without gradients: ``kv_lengths`` int32 [B], ``inputs`` [B | 1, n]
+    each."""
+
+    q_offset: jax.Array
+    kv_lengths: jax.Array | None
+    inputs: Mapping[str, jax.Array]
+
+
+class Floats(NamedTuple):
+    """The differentiable operands of a branch, for K key heads with G query heads each.
+
+    ``q`` [tiles, B, K, G·block_q, H]; ``k``, ``v`` [B, K, slots, H] and ``bias`` [B | 1, K | 1, G | 1, T,
+    slots] for each pool of the branch; ``slopes`` [K, G].
+    """
+
+    q: jax.Array
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+    bias: tuple[jax.Array, ...] | None
+    slopes: jax.Array | None
+
+
+class Logits(NamedTuple):
+    """``value`` [B, K, G, block_q, slots], −inf where not kept; ``capped`` the soft-capped score (None
+    without softcap); ``distance`` that of ALiBi, broadcastable to ``value``."""
+
+    value: jax.Array
+    capped: jax.Array | None
+    distance: jax.Array | None
+
+
+def accumulator(dtype: Any) -> Any:
+    """The dtype of sums and of the softmax: float32, float64 for float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def matmul(a: jax.Array, b: jax.Array, over: tuple[int, int]) -> jax.Array:
+    """Product of [B, K, …] by [B, K, …], contracted over one axis of each, summed in `accumulator`."""
+    dtype = accumulator(a.dtype)
+    numbers = (((over[0],), (over[1],)), ((0, 1), (0, 1)))
+    return lax.dot_general(a, b, numbers, preferred_element_type=dtype)
+
+
+def logits(
+    settings: Settings,
+    branch: Branch,
+    source: Source,
+    piece: Piece,
+    at: Visit,
+    x: Floats,
+    run: Runtime,
+    tile: jax.Array,
+    q: jax.Array,
+) -> Logits:
+    """The logits of a tile's queries ``q`` [B, K, G·block_q, H] over the slots of one visit."""
+    pool = branch.pool(source)
+    b, kv_heads, m, _ = q.shape
+    raw = matmul(q, read(x.k[pool], at, -2), (3, 3)) * settings.scale
+    value = raw.reshape(b, kv_heads, m // settings.block_q, settings.block_q, -1)
+    capped = distance = None
+    if settings.softcap is not None:
+        value = capped = settings.softcap * jnp.tanh(value / settings.softcap)
+    q_positions = run.q_offset + tile * settings.block_q + lax.iota(jnp.int32, settings.block_q)
+    real = _real_tokens(source, at, settings.n, run)
+    if x.slopes is not None:
+        distance = _distance(source, at, q_positions, real).astype(value.dtype)
+        value = value - x.slopes[:, :, None, None] * distance
+    if x.bias is not None:
+        bias = lax.dynamic_slice_in_dim(x.bias[pool], tile * settings.block_q, settings.block_q, -2)
+        value = value + read(bias, at, -1).astype(value.dtype)
+    if source.pool.weight == "count" and source.pool.size > 1:
+        value = value + _per_slot(jnp.log(jnp.maximum(real, 1).astype(value.dtype)))
+    mask = None if at.real is None else at.real[None, :]
+    if run.kv_lengths is not None:
+        mask = _both(mask, (real > 0)[:, None, :])
+    if piece.partial:
+        env = {"q": q_positions[:, None], str(slot_index(source.pool).value): at.slots[None, :]}
+        mask = _both(mask, evaluate(source.term.keep, env, run.inputs, jnp))
+        if piece.beyond:
+            mask = _both(mask, at.slots[None, :] < source.slots)
+        if source.term.count is not None:
+            count = jnp.asarray(evaluate(source.term.count, env, run.inputs, jnp))
+            value = value + _per_pair(jnp.log(jnp.maximum(count, 1).astype(value.dtype)))
+    if mask is not None:
+        value = jnp.where(_per_pair(jnp.asarray(mask)), value, -jnp.inf)
+    return Logits(value, capped, distance)
+
+
+def _real_tokens(source: Source, at: Visit, n: int, run: Runtime) -> jax.Array:
+    """How many tokens each slot stands for: [slots] or, with lengths, [B, slots]."""
+    first = at.slots * source.pool.stride
+    if run.kv_lengths is None:
+        return jnp.clip(n - first, 0, source.pool.size)
+    return jnp.clip(jnp.minimum(run.kv_lengths, n)[:, None] - first, 0, source.pool.size)
+
+
+def _distance(source: Source, at: Visit, q_positions: jax.Array, real: jax.Array) -> jax.Array:
+    """From each query to the mean position of the slot's real tokens."""
+    twice = 2 * (q_positions[:, None] - at.slots * source.pool.stride)
+    return _per_pair(jnp.abs(twice - (real[..., None, :] - 1)) * 0.5)
+
+
+def _both(a: Any, b: Any) -> Any:
+    return b if a is None else a & b
+
+
+def _per_slot(x: jax.Array) -> jax.Array:
+    """[slots] or [B, slots], ready to meet [B, K, G, block_q, slots]."""
+    return x.reshape(-1, 1, 1, 1, x.shape[-1])
+
+
+def _per_pair(x: jax.Array) -> jax.Array:
+    """[block_q, slots] or [B, block_q, slots], or less, ready to meet [B, K, G, block_q, slots]."""
+    return x if x.ndim <= 2 else x[:, None, None]

@@ -1,0 +1,78 @@
+"""Summaries: keys, values and bias of a pool's chunks, made of the tokens by plain differentiable JAX."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from patterndsl.backends.xla.logits import accumulator
+from patterndsl.ir.nodes import Pool
+from patterndsl.ir.normal import TOKENS
+
+REDUCES = ("mean", "max", "first", "last")
+
+
+def summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Array:
+    """Keys or values [B, S, K, H] of the tokens → those of the chunks, [B, C, K, H]; 0 for empty chunks."""
+    if pool is TOKENS:
+        return x
+    n, chunks = x.shape[1], pool.chunks(x.shape[1])
+    real = _real(pool, n, kv_lengths)
+    if pool.reduce == "first":
+        return jnp.where((real > 0)[..., None, None], x[:, :: pool.stride], 0)
+    if pool.reduce == "last":
+        last = jnp.maximum(jnp.arange(chunks) * pool.stride + real - 1, 0)
+        picked = jnp.take_along_axis(x, jnp.broadcast_to(last, (x.shape[0], chunks))[..., None, None], axis=1)
+        return jnp.where((real > 0)[..., None, None], picked, 0)
+    tokens = _windows(x, pool, 1)
+    mask = jnp.arange(pool.size) < real[..., None]
+    wide = mask[..., None, None] if mask.ndim == 3 else mask[None, ..., None, None]
+    if pool.reduce == "mean":
+        total = jnp.sum(jnp.where(wide, tokens, 0), axis=2, dtype=accumulator(x.dtype))
+        return (total / jnp.maximum(real, 1)[..., None, None]).astype(x.dtype)
+    some = (real > 0)[..., None, None]
+    if pool.reduce == "max":
+        # Chunks without real tokens see zeros: a maximum over nothing would be −inf, and its gradient NaN.
+        return jnp.max(jnp.where(wide, tokens, jnp.where(some[..., None, :, :], -jnp.inf, 0)), axis=2)
+    assert callable(pool.reduce)
+    seen = mask | (real == 0)[..., None]  # the same care for a callable: it never sees an empty chunk
+    reduced = pool.reduce(jnp.where(wide, tokens, 0), seen)
+    expected = (x.shape[0], chunks, *x.shape[2:])
+    if reduced.shape != expected:
+        raise ValueError(
+            f"`reduce` must return [B, chunks, K, H], here {expected}; it returned {reduced.shape}"
+        )
+    return jnp.where(some, reduced, 0).astype(x.dtype)
+
+
+def summarize_bias(bias: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Array:
+    """The bias [B | 1, N | 1, T, S] on tokens → its mean over each chunk's real tokens, [B | 1, N | 1, T,
+    C]."""
+    if pool is TOKENS:
+        return bias
+    real = _real(pool, bias.shape[-1], kv_lengths)
+    mask = jnp.arange(pool.size) < real[..., None]
+    if kv_lengths is not None:
+        mask, real = mask[:, None, None], real[:, None, None]
+    total = jnp.sum(jnp.where(mask, _windows(bias, pool, 3), 0), axis=-1, dtype=accumulator(bias.dtype))
+    return (total / jnp.maximum(real, 1)).astype(bias.dtype)
+
+
+def _real(pool: Pool, n: int, kv_lengths: jax.Array | None) -> jax.Array:
+    """How many real tokens each chunk has: [C] or, with lengths, [B, C]."""
+    first = np.arange(pool.chunks(n), dtype=np.int32) * pool.stride
+    if kv_lengths is None:
+        return jnp.asarray(np.clip(n - first, 0, pool.size))
+    return jnp.clip(jnp.minimum(kv_lengths, n)[:, None] - first, 0, pool.size)
+
+
+def _windows(x: jax.Array, pool: Pool, axis: int) -> jax.Array:
+    """The tokens of each chunk: the axis becomes [chunks, size]. Past the end stands whatever is at hand."""
+    n, chunks = x.shape[axis], pool.chunks(x.shape[axis])
+    if pool.size == pool.stride:
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, chunks * pool.size - n)
+        return jnp.pad(x, pad).reshape(*x.shape[:axis], chunks, pool.size, *x.shape[axis + 1 :])
+    index = np.arange(chunks)[:, None] * pool.stride + np.arange(pool.size)
+    return jnp.take(x, np.minimum(index, n - 1), axis=axis)

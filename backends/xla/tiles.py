@@ -1,0 +1,202 @@
+"""What the rows of a group read: pieces of its segments as tables, and how a row reads and adds to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import lax
+
+from patterndsl.ir.nodes import Pool
+from patterndsl.plan.plan import BranchPlan, RowGroup, Segment, Source
+
+Int32 = npt.NDArray[np.int32]
+
+MAX_RUNS = 4  # a segment with more changes between full and partial columns is treated as partial throughout
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """Columns of a segment that a row reads at once: consecutive, and all full or all partial.
+
+    ``starts`` int32 [rows, width] ([rows, 1] where ``contiguous``); ``counts`` int32 [rows] the real blocks
+    among them, None where all are. ``step``: as in `Segment`; ``width`` is then a multiple of it. ``beyond``:
+    some row reads past the last slot.
+    """
+
+    source: int
+    block: int
+    width: int
+    contiguous: bool
+    partial: bool
+    step: int
+    starts: Int32
+    counts: Int32 | None
+    beyond: bool
+
+    @property
+    def end(self) -> int:
+        """One past the last slot that any row reads."""
+        last = self.width if self.contiguous else 1
+        return int(self.starts.max()) + last * self.block
+
+
+def pieces(segment: Segment, slots: int) -> list[Piece]:
+    """The pieces of a segment whose source has ``slots`` slots; columns that no row uses are left out."""
+    width = int(segment.counts.max()) if segment.counts.size else 0
+    if width == 0:
+        return []
+    partial = segment.partial[:width]
+    changes = [j for j in range(1, width) if partial[j] != partial[j - 1]]
+    if segment.step or len(changes) + 1 > MAX_RUNS:
+        changes, partial = [], (any(partial),) * width
+    bounds = [0, *changes, width]
+    return [_piece(segment, slots, a, b, partial[a]) for a, b in itertools.pairwise(bounds)]
+
+
+def _piece(segment: Segment, slots: int, a: int, b: int, partial: bool) -> Piece:
+    block, step = segment.block, min(segment.step, b - a)
+    contiguous = segment.contiguous or b - a == 1
+    width = -(-(b - a) // step) * step if step else b - a
+    if contiguous:
+        starts = segment.starts[:, :1] + np.int32(a * block) if segment.contiguous else segment.starts[:, a:b]
+        end = int(starts.max()) + width * block
+    else:
+        starts = np.pad(segment.starts[:, a:b], ((0, 0), (0, width - (b - a))), mode="edge")
+        end = int(starts.max()) + block
+    real = np.clip(segment.counts - a, 0, b - a).astype(np.int32)
+    counts = None if not step and bool((real == b - a).all()) else real
+    return Piece(segment.source, block, width, contiguous, partial, step, starts, counts, end > slots)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """A `RowGroup` made ready: its tiles and pieces, those taken at once before those looped over."""
+
+    tiles: Int32
+    at_once: tuple[Piece, ...]
+    looped: tuple[Piece, ...]
+
+    def tables(self) -> Tables:
+        """What changes from row to row, rows first."""
+        every = (*self.at_once, *self.looped)
+        return Tables(
+            jnp.asarray(self.tiles),
+            tuple(jnp.asarray(p.starts) for p in every),
+            tuple(None if p.counts is None else jnp.asarray(p.counts) for p in every),
+        )
+
+
+class Tables(NamedTuple):
+    """The tables of a group or, inside the loop, of one of its rows; starts and counts follow the pieces."""
+
+    tile: jax.Array
+    starts: tuple[jax.Array, ...]
+    counts: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Branch:
+    """A `BranchPlan` made ready: the sources and row groups of each part. ``pools``: the distinct sources of
+    its keys; ``extents``: how many slots of each must exist as array elements."""
+
+    parts: tuple[tuple[tuple[Source, ...], tuple[Rows, ...]], ...]
+    pools: tuple[Pool, ...]
+    extents: tuple[int, ...]
+
+    def pool(self, source: Source) -> int:
+        """The position of a source's pool in ``pools``."""
+        return self.pools.index(source.pool)
+
+
+def prepare(plan: BranchPlan) -> Branch:
+    """Tables and pieces of every row group."""
+    parts, extents = [], dict[Pool, int]()
+    for part in plan.parts:
+        rows = tuple(_rows(group, part.sources) for group in part.rows if group.tiles.size)
+        parts.append((part.sources, rows))
+        for group in rows:
+            for piece in (*group.at_once, *group.looped):
+                source = part.sources[piece.source]
+                extents[source.pool] = max(extents.get(source.pool, source.slots), piece.end)
+    return Branch(tuple(parts), tuple(extents), tuple(extents.values()))
+
+
+def _rows(group: RowGroup, sources: tuple[Source, ...]) -> Rows:
+    every = [p for s in group.segments for p in pieces(s, sources[s.source].slots)]
+    return Rows(group.tiles, tuple(p for p in every if not p.step), tuple(p for p in every if p.step))
+
+
+class Visit(NamedTuple):
+    """The slots that a row reads at once: a run of ``size`` slots from ``starts`` (``contiguous``), or
+    blocks of ``size`` from each of ``starts``. ``real``: bool [slots read], None where all are."""
+
+    slots: jax.Array
+    starts: jax.Array
+    size: int
+    contiguous: bool
+    real: jax.Array | None
+
+
+def visit(piece: Piece, starts: jax.Array, count: jax.Array | None) -> Visit:
+    """What a row of a piece taken at once reads, from its row of the tables."""
+    return _visit(piece, starts, count, piece.width)
+
+
+def visit_step(piece: Piece, starts: jax.Array, count: jax.Array, trip: jax.Array) -> Visit:
+    """What one trip of a looped piece reads."""
+    first = trip * piece.step
+    if piece.contiguous:
+        starts = starts + first * piece.block
+    else:
+        starts = lax.dynamic_slice_in_dim(starts, first, piece.step)
+    whole = piece.counts is not None and bool((piece.counts % piece.step == 0).all())
+    return _visit(piece, starts, None if whole else count - first, piece.step)
+
+
+def _visit(piece: Piece, starts: jax.Array, count: jax.Array | None, width: int) -> Visit:
+    block = piece.block
+    real = None if count is None else lax.iota(jnp.int32, width * block) < count * block
+    if piece.contiguous:
+        slots = starts[0] + lax.iota(jnp.int32, width * block)
+        return Visit(slots, starts[0], width * block, True, real)
+    slots = (starts[:, None] + lax.iota(jnp.int32, block)).reshape(-1)
+    return Visit(slots, starts, block, False, real)
+
+
+def read(x: jax.Array, v: Visit, axis: int) -> jax.Array:
+    """The slots of a visit along an axis of ``x``."""
+    if v.contiguous:
+        run: jax.Array = lax.dynamic_slice_in_dim(x, v.starts, v.size, axis)
+        return run
+    if v.size == 1:
+        return jnp.take(x, v.slots, axis=axis, mode="clip")
+    axis %= x.ndim
+    blocks = jax.vmap(lambda s: lax.dynamic_slice_in_dim(x, s, v.size, axis), out_axes=axis)(v.starts)
+    joined: jax.Array = blocks.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return joined
+
+
+def add(x: jax.Array, v: Visit, update: jax.Array, axis: int) -> jax.Array:
+    """``x`` with ``update`` added at the slots of a visit. Slots that are not real must get 0."""
+    axis %= x.ndim
+    if v.contiguous:
+        return _add_run(x, v.starts, update, axis)
+    if v.size == 1:
+        return x.at[(slice(None),) * axis + (v.slots,)].add(update, mode="promise_in_bounds")
+    blocks = jnp.moveaxis(update.reshape(*x.shape[:axis], -1, v.size, *x.shape[axis + 1 :]), axis, 0)
+
+    def one(j: jax.Array, x: jax.Array) -> jax.Array:
+        return _add_run(x, v.starts[j], blocks[j], axis)
+
+    return lax.fori_loop(0, blocks.shape[0], one, x)
+
+
+def _add_run(x: jax.Array, start: jax.Array, update: jax.Array, axis: int) -> jax.Array:
+    old = lax.dynamic_slice_in_dim(x, start, update.shape[axis], axis)
+    return lax.dynamic_update_slice_in_dim(x, old + update, start, axis)

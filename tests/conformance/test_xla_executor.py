@@ -1,0 +1,376 @@
+"""The XLA executor on hand-made plans, forward and backward, against dense attention in plain jnp."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from patterndsl.backends import Operands, Target, Unsupported
+from patterndsl.backends.xla import BACKEND
+from patterndsl.ir.expr import FALSE, TRUE, C, K, Q, read, where
+from patterndsl.ir.nodes import Pool
+from patterndsl.ir.normal import TOKENS, Term
+from patterndsl.plan.plan import BranchPlan, HeadGroup, Layout, Part, Plan
+from tests.conformance import dense_softmax
+from tests.plan.handmade import Style, make_plan
+
+N = 43
+CAUSAL = Q >= K
+WINDOW = CAUSAL & (Q - K < 13)
+GLOBAL = K < 3
+STRIDED = CAUSAL & ((Q - K) % 7).eq(0)
+GAPS = WINDOW & ((Q % 8) >= 3) & (Q < 30)  # rows, and a whole tile, without keys
+QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
+
+
+def pyramid(n, factor=4, levels=2, reduce="mean", weight="count"):
+    """A window of tokens and causal summaries behind it, level by level."""
+    found = [(TOKENS, Term(CAUSAL & (Q // factor - K // factor <= 1)))]
+    for level in range(1, levels + 1):
+        size = factor**level
+        far = (C + 1) * size - 1 <= Q
+        far = far & (Q // size - C > 1)
+        if level < levels:
+            far = far & (Q // (size * factor) - C // factor <= 1)
+        found.append((Pool(size, size, reduce, weight, level), Term(far)))
+    return found
+
+
+def weighted(x, mask):
+    """A learned-like pooling: later tokens count for more. It divides by the number of real tokens."""
+    w = jnp.where(mask, 1.0 + jnp.arange(mask.shape[-1]), 0.0)[..., None, None]
+    return jnp.sum(jnp.where(mask[..., None, None], x, 0.0) * w, axis=2) / jnp.sum(w, axis=-3)
+
+
+STYLES = {
+    "gathered": Style(),
+    "runs": Style(contiguous=True),
+    "runs of partial blocks": Style(contiguous=True, all_partial=True),
+    "padded": Style(padded=True),
+    "padded runs": Style(padded=True, contiguous=True),
+    "loop": Style(step=2),
+    "loop over runs": Style(step=3, contiguous=True),
+    "parts": Style(parts=3),
+    "parts of loops": Style(parts=2, step=2, slot_block=2),
+    "blocks of slots": Style(slot_block=4, contiguous=True),
+}
+PATTERNS = {
+    "full": lambda n: [(TOKENS, Term(TRUE))],
+    "causal": lambda n: [(TOKENS, Term(CAUSAL))],
+    "window": lambda n: [(TOKENS, Term(WINDOW))],
+    "window and global": lambda n: [(TOKENS, Term(WINDOW | (GLOBAL & CAUSAL)))],
+    "strided": lambda n: [(TOKENS, Term(STRIDED))],
+    "gaps": lambda n: [(TOKENS, Term(GAPS))],
+    "none": lambda n: [(TOKENS, Term(FALSE))],
+    "sum": lambda n: [(TOKENS, Term(CAUSAL, where(Q - K < 13, 2, 1) + where(GLOBAL, 1, 0)))],
+    "pyramid": pyramid,
+    "summaries with gaps": lambda n: [(Pool(4, 4), Term((C * 4 + 3 <= Q) & (Q % 5 > 1)))],
+    "overlapping chunks": lambda n: [(TOKENS, Term(WINDOW)), (Pool(8, 4), Term(C * 4 + 7 <= Q))],
+}
+
+
+def operands(
+    seed=0, batch=2, n=N, n_q=None, heads=4, kv_heads=2, head_dim=8, v_head_dim=None, dtype=np.float32
+):
+    rng = np.random.default_rng(seed)
+    n_q = n if n_q is None else n_q
+    shapes = (
+        (batch, n_q, heads, head_dim),
+        (batch, n, kv_heads, head_dim),
+        (batch, n, kv_heads, v_head_dim or head_dim),
+    )
+    return tuple(jnp.asarray(rng.normal(size=s).astype(dtype)) for s in shapes)
+
+
+_EXPECTED = {}
+
+
+def lowered(plan, q, k, v):
+    target = Target("cpu", q.dtype.name, q.shape[0], q.shape[2], k.shape[2], q.shape[3], v.shape[3])
+    return BACKEND.lower(plan, target)
+
+
+def compare(heads, plan, q, k, v, *, tolerance=2e-5, key=None, **options):
+    """Hold outputs, log-sum-exps and the gradients of all floating operands to the dense reference.
+
+    ``key``: names the case, where several plans share one reference.
+    """
+    floats = {"q": q, "k": k, "v": v, **{x: options.pop(x) for x in ("bias", "alibi_slopes") if x in options}}
+    scale = q.shape[-1] ** -0.5
+    offset = options.pop("q_offset", k.shape[1] - q.shape[1])
+    kernel = lowered(plan, q, k, v)
+
+    def ours(floats, offset, others):
+        return kernel(Operands(scale=scale, q_offset=offset, **floats, **others, **options))
+
+    def theirs(floats, offset, others):
+        floats = {name: x.astype(jnp.promote_types(x.dtype, jnp.float32)) for name, x in floats.items()}
+        return dense_softmax.attention(heads, **floats, scale=scale, q_offset=offset, **others, **options)
+
+    def loss(f, floats, offset, others):
+        results = f(floats, offset, others)
+        total = 0.0
+        for i, (out, lse) in enumerate(results):
+            weight = jnp.cos(jnp.arange(out.size, dtype=out.dtype).reshape(out.shape) * (i + 1))
+            reached = jnp.where(lse == -jnp.inf, 0.0, lse)
+            total = total + jnp.sum(out * weight) + jnp.sum(jnp.sin(reached) * weight[..., 0])
+        return total, results
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    def both(f, floats, offset, others):
+        return jax.value_and_grad(functools.partial(loss, f), has_aux=True)(floats, offset, others)
+
+    others = {name: options.pop(name) for name in ("inputs", "kv_lengths") if name in options}
+    (_, got), got_grads = both(ours, floats, offset, others)
+    if key is None or key not in _EXPECTED:
+        _EXPECTED[key] = both(theirs, floats, offset, others)
+    (_, expected), expected_grads = _EXPECTED[key]
+    assert len(got) == len(expected)
+    for (out, lse), (expected_out, expected_lse) in zip(got, expected, strict=True):
+        assert out.dtype == lse.dtype == jnp.promote_types(q.dtype, jnp.float32)
+        np.testing.assert_allclose(out, expected_out, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(lse, expected_lse, rtol=tolerance, atol=tolerance)
+    for name, expected_grad in expected_grads.items():
+        got_grad = np.asarray(got_grads[name].astype(jnp.promote_types(q.dtype, jnp.float32)))
+        assert got_grad.shape == floats[name].shape and np.isfinite(got_grad).all(), name
+        size = max(1.0, float(jnp.abs(expected_grad).max()))
+        np.testing.assert_allclose(
+            got_grad, expected_grad, rtol=tolerance, atol=tolerance * size, err_msg=name
+        )
+    return got, got_grads
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_structure(pattern, style):
+    heads = {(0, 1): [PATTERNS[pattern](N)]}
+    compare(heads, make_plan(heads, N, style=STYLES[style]), *operands(heads=2, kv_heads=1), key=pattern)
+
+
+def everything(n=N, n_q=None, batch=2, heads=4, seed=1):
+    rng = np.random.default_rng(seed)
+    return {
+        "softcap": 3.0,
+        "alibi_slopes": jnp.asarray(rng.uniform(0.01, 0.2, heads), jnp.float32),
+        "bias": jnp.asarray(rng.normal(size=(batch, heads, n if n_q is None else n_q, n)), jnp.float32),
+        "kv_lengths": jnp.asarray(rng.integers(n // 3, n, batch), jnp.int32),
+    }
+
+
+@pytest.mark.parametrize("style", ["gathered", "padded runs", "loop over runs", "parts of loops"])
+@pytest.mark.parametrize("pattern", ["gaps", "sum", "pyramid"])
+def test_all_arguments_at_once(pattern, style):
+    heads = {(0, 1, 2, 3): [PATTERNS[pattern](N)]}
+    compare(
+        heads,
+        make_plan(heads, N, style=STYLES[style]),
+        *operands(v_head_dim=5),
+        key=(pattern, "all"),
+        **everything(),
+    )
+
+
+@pytest.mark.parametrize("name", ["softcap", "alibi_slopes", "bias", "kv_lengths"])
+def test_each_argument(name):
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    compare(heads, make_plan(heads, N), *operands(), **{name: everything()[name]})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 4)])
+@pytest.mark.parametrize("style", ["runs", "loop"])
+def test_broadcast_bias(shape, style):
+    bias = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, N, N)), jnp.float32)
+    bias = bias.at[:, :, 5:9].set(-jnp.inf)  # rows that the bias leaves without keys
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    got, _ = compare(heads, make_plan(heads, N, style=STYLES[style]), *operands(), bias=bias)
+    assert bool((got[0][1][:, 5:9] == -jnp.inf).all()) and bool((got[0][0][:, 5:9] == 0).all())
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max", "first", "last", weighted])
+@pytest.mark.parametrize("weight", ["count", "one"])
+@pytest.mark.parametrize("lengths", [None, (N, 15), (1, 0)])
+def test_summaries(reduce, weight, lengths):
+    heads = {
+        (0, 1): [
+            [*pyramid(N, reduce=reduce, weight=weight), (Pool(6, 3, reduce, weight, 3), Term(C * 3 <= Q))]
+        ]
+    }
+    options = {} if lengths is None else {"kv_lengths": jnp.asarray(lengths, jnp.int32)}
+    slopes = jnp.asarray([0.1, 0.3])
+    compare(heads, make_plan(heads, N), *operands(heads=2, kv_heads=1), alibi_slopes=slopes, **options)
+
+
+@pytest.mark.parametrize("n,n_q", [(N, 5), (20, N), (1, 1), (7, 1), (32, 16)])
+@pytest.mark.parametrize("style", ["gathered", "runs", "loop"])
+def test_lengths_that_differ(n, n_q, style):
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](n)]}
+    plan = make_plan(heads, n, n_q, style=STYLES[style])
+    compare(heads, plan, *operands(n=n, n_q=n_q), **everything(n=n, n_q=n_q))
+
+
+@pytest.mark.parametrize("offset", [0, 11, 38, -3, 200])
+def test_position_of_the_first_query_known_at_run_time(offset):
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    plan = make_plan(heads, N, 20, q_offset=None, style=Style(step=4, contiguous=True))
+    compare(heads, plan, *operands(n_q=20), q_offset=jnp.int32(offset), **everything(n_q=20))
+
+
+@pytest.mark.parametrize("kv_lengths", [(N, N), (0, 20), (N - 1, 1)])
+@pytest.mark.parametrize("style", ["runs", "loop", "parts"])
+def test_key_lengths(kv_lengths, style):
+    heads = {(0, 1, 2, 3): [PATTERNS["window and global"](N)]}
+    lengths = jnp.asarray(kv_lengths, jnp.int32)
+    got, grads = compare(heads, make_plan(heads, N, style=STYLES[style]), *operands(), kv_lengths=lengths)
+    for b, length in enumerate(kv_lengths):
+        assert not np.asarray(grads["k"][b, length:]).any() and not np.asarray(grads["v"][b, length:]).any()
+    if kv_lengths[0] == 0:
+        assert not np.asarray(got[0][0][0]).any() and bool((got[0][1][0] == -jnp.inf).all())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("style", ["gathered", "loop"])
+def test_inputs(batch, style):
+    doc = jnp.asarray(np.random.default_rng(0).integers(0, 4, (batch, N)).cumsum(1) // 20, jnp.int32)
+    keep = CAUSAL & read("doc", Q).eq(read("doc", K))
+    heads = {
+        (0, 1, 2, 3): [
+            [(TOKENS, Term(keep)), (Pool(4, 4), Term((C * 4 + 3 <= Q) & (read("doc", C * 4) > 0)))]
+        ]
+    }
+    plan = make_plan(heads, N, style=STYLES[style], inputs=("doc",))
+    compare(heads, plan, *operands(), inputs={"doc": doc})
+
+
+@pytest.mark.parametrize(
+    "groups,num_heads,kv_heads",
+    [
+        ([(0, 1, 2, 3), (4, 5, 6, 7)], 8, 2),  # whole groups of heads
+        ([(0, 1), (2, 3), (4, 5, 6, 7)], 8, 2),  # half of a group
+        ([(0, 2, 4, 6), (1, 3, 5, 7)], 8, 2),  # every other head
+        ([(0, 1, 2, 4), (3, 5, 6, 7)], 8, 2),  # uneven: key heads are read per query head
+        ([(3,), (0, 1, 2)], 4, 4),
+        ([(0, 1, 2)], 3, 1),
+    ],
+)
+def test_groups_of_heads(groups, num_heads, kv_heads):
+    names = ["pyramid", "gaps", "strided"]
+    heads = {g: [PATTERNS[names[i]](N)] for i, g in enumerate(groups)}
+    options = everything(heads=num_heads)
+    compare(heads, make_plan(heads, N), *operands(heads=num_heads, kv_heads=kv_heads), **options)
+
+
+def test_branches_are_normalised_apart():
+    heads = {(0, 1): [pyramid(N), PATTERNS["gaps"](N)], (2, 3): [PATTERNS["none"](N), PATTERNS["strided"](N)]}
+    got, _ = compare(heads, make_plan(heads, N), *operands(), **everything())
+    assert len(got) == 2
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(jnp.bfloat16, 4e-2), (jnp.float16, 6e-3)])
+@pytest.mark.parametrize("style", ["runs", "loop"])
+def test_half_precision(dtype, tolerance, style):
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    q, k, v = (x.astype(dtype) for x in operands())
+    _, grads = compare(heads, make_plan(heads, N, style=STYLES[style]), q, k, v, tolerance=tolerance)
+    assert all(g.dtype == dtype for g in grads.values())
+
+
+def test_double_precision():
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    with jax.enable_x64(True):
+        q, k, v = operands(dtype=np.float64)
+        options = everything()
+        options["bias"] = options["bias"].astype(jnp.float64)
+        options["alibi_slopes"] = options["alibi_slopes"].astype(jnp.float64)
+        compare(heads, make_plan(heads, N, style=STYLES["loop"]), q, k, v, tolerance=1e-11, **options)
+
+
+def example(style="loop", n=40):
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](n)]}
+    q, k, v = operands(n=n)
+    kernel = lowered(make_plan(heads, n, q_offset=None, style=STYLES[style]), q, k, v)
+    options = everything(n=n)
+
+    def attend(q, k, v, bias, slopes, lengths, offset):
+        return kernel(
+            Operands(q, k, v, 0.3, offset, softcap=2.0, bias=bias, alibi_slopes=slopes, kv_lengths=lengths)
+        )[0][0]
+
+    return attend, (q, k, v, options["bias"], options["alibi_slopes"], options["kv_lengths"], jnp.int32(0))
+
+
+def test_transformations():
+    """grad, vmap, vmap of grad, checkpoint, scan and jit, with integers that are traced."""
+    attend, (*floats, lengths, offset) = example()
+
+    def loss(floats, lengths, offset):
+        return jnp.sum(jnp.sin(attend(*floats, lengths, offset)))
+
+    plain = jax.grad(loss)(floats, lengths, offset)
+
+    def at(xs, i):
+        return jax.tree.map(lambda x: x[i], xs)
+
+    stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x, x - 1]), floats)
+    all_lengths, offsets = (
+        jnp.stack([lengths, lengths - 2, lengths + 1]),
+        jnp.stack([offset, offset + 3, offset - 3]),
+    )
+    batched = jax.vmap(jax.grad(loss))(stacked, all_lengths, offsets)
+    looped = [jax.grad(loss)(at(stacked, i), all_lengths[i], offsets[i]) for i in range(3)]
+    _, scanned = jax.lax.scan(lambda c, x: (c, jax.grad(loss)(*x)), 0, (stacked, all_lengths, offsets))
+    through = jax.grad(
+        lambda s: jnp.sum(jax.lax.map(lambda x: jax.checkpoint(loss)(*x), (s, all_lengths, offsets)))
+    )(stacked)
+    outs = jax.vmap(attend)(*stacked, all_lengths, offsets)
+    for i in range(3):
+        one = attend(*at(stacked, i), all_lengths[i], offsets[i])
+        np.testing.assert_allclose(outs[i], one, rtol=1e-5, atol=1e-5)
+        for found in (batched, scanned, through):
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(looped[i]), strict=True):
+                np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(looped[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_over_keys_alone():
+    attend, (q, k, *rest) = example("gathered")
+    outs = jax.vmap(lambda k: attend(q, k, *rest))(jnp.stack([k, -k]))
+    np.testing.assert_allclose(outs[1], attend(q, -k, *rest), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_the_same_every_time():
+    attend, (*floats, lengths, offset) = example("gathered")
+    grad = jax.jit(jax.grad(lambda f: jnp.sum(attend(*f, lengths, offset) ** 2)))
+    for a, b in zip(jax.tree.leaves(grad(floats)), jax.tree.leaves(grad(floats)), strict=True):
+        assert bool((a == b).all())
+
+
+def test_memory_is_linear_in_the_length():
+    """Four times the length takes about four times the temporary memory, forward and backward."""
+
+    def temporary(n):
+        heads = {(0, 1): [PATTERNS["pyramid"](n)]}
+        plan = make_plan(heads, n, block_q=64, block_k=64, style=Style(contiguous=True))
+        q, k, v = operands(n=n, heads=2, batch=1)
+        kernel = lowered(plan, q, k, v)
+        loss = jax.grad(lambda q, k, v: jnp.sum(kernel(Operands(q, k, v, 0.3, 0))[0][0]), (0, 1, 2))
+        return jax.jit(loss).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(4096) / temporary(1024) < 6
+
+
+def test_what_is_refused():
+    part = Part(Layout("digit reversal"), (), ())
+    plan = Plan(8, 8, 0, 1, 8, 8, (HeadGroup((0,), None, (BranchPlan((part,)),)),))
+    target = Target("cpu", "float32", 1, 1, 1, 8, 8)
+    refused = BACKEND.supports(plan, target)
+    assert isinstance(refused, Unsupported) and "digit reversal" in refused.reason
+    with pytest.raises(ValueError, match="digit reversal"):
+        BACKEND.lower(plan, target)
+    heads = {(0,): [[(Pool(4, 4, "median"), Term(TRUE))]]}
+    assert "median" in BACKEND.supports(make_plan(heads, 8), target).reason
+    plan = make_plan({(0,): [[(TOKENS, Term(TRUE))]]}, 8)
+    assert BACKEND.supports(plan, target) is None
+    assert "int32" in BACKEND.supports(plan, Target("cpu", "int32", 1, 1, 1, 8, 8)).reason
