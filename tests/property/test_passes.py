@@ -15,7 +15,7 @@ from patterndsl.ir.verify import verify
 from patterndsl.passes import DEFAULT, PASSES, run
 from tests.strategies import as_module, input_values, nodes
 
-MANY = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 lengths = st.integers(1, 64)
 offsets = st.integers(-5, 5)

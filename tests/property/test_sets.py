@@ -40,7 +40,7 @@ def test_the_set_of_a_predicate_is_its_mask(e: Expr, n: int) -> None:
     assert sets.pairs(e, n, queries) == pairs_of(kept, queries)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(nodes(3, summaries=False, inputs=False), st.integers(1, 12))
 def test_the_set_of_a_pattern_is_its_mask(node: Node, n: int) -> None:
     assume(quasi_affine(node, n))
