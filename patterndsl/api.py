@@ -122,7 +122,7 @@ class Attention:
         n, n_q = call.lengths
         plan = self._plan(n, n_q, x.q_offset if isinstance(x.q_offset, int) else None, x.q.shape[2])
         target = _target(x)
-        kernel = self._pick(plan, target).lower(plan, target)
+        kernel = self.pick(plan, target).lower(plan, target)
         return finish(call, kernel(x))
 
     def plan(
@@ -146,7 +146,8 @@ class Attention:
             block_sizes=self.block_sizes,
         )
 
-    def _pick(self, plan: Plan, target: Target) -> Backend:
+    def pick(self, plan: Plan, target: Target) -> Backend:
+        """The backend that runs the plan on the target. Raises SpecError where a named one cannot."""
         from patterndsl.backends import backends
 
         known = backends()

@@ -1,15 +1,29 @@
-"""Options for run-time inputs."""
+"""Options for the shapes of q, k and v, and for run-time inputs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patterndsl.commands.options import Arguments, Parser, UsageError
+from patterndsl.commands.options import Arguments, Parser, UsageError, whole
 
 if TYPE_CHECKING:
     from patterndsl.spec import Spec
+    from patterndsl.trial import Shape
 
+DTYPES = ("float32", "bfloat16", "float16")
+HEADS = 4
+
+
+def add_shape(parser: Parser, batch: bool = True) -> None:
+    if batch:
+        parser.add_argument("--batch", type=whole, default=1, metavar="B", help="batch size (1)")
+    told = f"query heads (as many as the spec names, or {HEADS})"
+    parser.add_argument("--heads", type=whole, metavar="N", help=told)
+    told = "key heads, shared by groups of query heads (N)"
+    parser.add_argument("--kv-heads", type=whole, metavar="K", help=told)
+    parser.add_argument("--head-dim", type=whole, default=64, metavar="H", help="size of a head (64)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of q, k and v (float32)")
 
 
 def add_inputs(parser: Parser) -> None:
@@ -17,6 +31,41 @@ def add_inputs(parser: Parser) -> None:
     parser.add_argument(
         "--input", dest="inputs", metavar="NAME=VALUE", action="append", default=[], help=told
     )
+
+
+def shape_of(arguments: Arguments, spec: Spec) -> Shape:
+    """The shapes that were asked for, checked against each other."""
+    from patterndsl.trial import Shape
+
+    heads = arguments.heads or named_heads(spec)
+    kv_heads = arguments.kv_heads or heads
+    if heads % kv_heads:
+        raise UsageError(f"--kv-heads: {heads} query heads are no multiple of {kv_heads} key heads")
+    batch = getattr(arguments, "batch", 1)
+    return Shape(arguments.n, batch, heads, kv_heads, arguments.head_dim, arguments.dtype)
+
+
+def abstract(shape: Shape, inputs: tuple[str, ...], batch: Any = None) -> tuple[list[Any], dict[str, Any]]:
+    """q, k, v and the run-time inputs (one for each sequence of the batch), as shapes and dtypes.
+
+    ``batch``: in place of the shape's own, as a symbolic size.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    make: Any = jax.ShapeDtypeStruct
+    b = shape.batch if batch is None else batch
+    operands = [make((b, *s[1:]), shape.dtype) for s in shape.operands()]
+    return operands, {name: make((b, shape.n), jnp.int32) for name in inputs}
+
+
+def named_heads(spec: Spec) -> int:
+    """As many heads as the spec names, or 4."""
+    from patterndsl import api
+    from patterndsl.ir.resolve import inline, set_params
+
+    named = api.named_heads(inline(set_params(spec.module)).main)
+    return named if named > 1 else HEADS
 
 
 def inputs_of(arguments: Arguments, spec: Spec, n: int, seed: int = 0) -> dict[str, Any]:

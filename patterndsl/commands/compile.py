@@ -1,0 +1,137 @@
+"""Print what a spec becomes: syntax tree, IR, integer sets, plan, jaxpr or StableHLO."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from patterndsl.commands import options, shapes
+from patterndsl.commands.options import Arguments, Parser, UsageError
+from patterndsl.commands.output import print_text, progress
+
+if TYPE_CHECKING:
+    from patterndsl.api import Attention
+    from patterndsl.ir.nodes import Module
+    from patterndsl.trial import Shape
+
+LATER = {
+    "mosaic": "no TPU kernels, and no GPU kernels in Mosaic",
+    "triton": "no GPU kernels in Triton",
+}
+"""Stages of the language's command line that this version does not have, and why."""
+
+
+def add_arguments(parser: Parser) -> None:
+    options.add_spec(parser)
+    stages = ", ".join(STAGES)
+    parser.add_argument("--emit", default="plan", metavar="STAGE", help=f"{stages} (plan)")
+    options.add_length(parser, 1024)
+    options.add_layer(parser)
+    shapes.add_shape(parser)
+    options.add_backend(parser)
+    told = "print the IR after every pass to standard error"
+    parser.add_argument("--print-ir-after-all", action="store_true", help=told)
+    options.add_output(parser, "a file to write to")
+
+
+def main(arguments: Arguments) -> int:
+    stage = arguments.emit
+    if stage in LATER:
+        raise UsageError(f"--emit {stage}: this version has {LATER[stage]}; there are {', '.join(STAGES)}")
+    if stage not in STAGES:
+        raise UsageError(f"--emit: {stage!r} is none of {', '.join(STAGES)}")
+    if arguments.print_ir_after_all:
+        optimized(arguments, show=True)
+    with progress(f"compiling to {stage}"):
+        text = STAGES[stage](arguments).rstrip("\n") + "\n"
+    if arguments.output is None:
+        print_text(text, end="")
+    else:
+        options.write_bytes(arguments.output, text.encode())
+    return 0
+
+
+def optimized(arguments: Arguments, show: bool = False) -> Module:
+    """The spec's module after the passes, each printed if so asked."""
+    from patterndsl.ir import resolve
+    from patterndsl.ir.mlir import print_module
+    from patterndsl.passes import run
+
+    def printer(name: str, module: Module) -> None:
+        print_text(f"// after {name}\n{print_module(module)}\n", sys.stderr)
+
+    module = resolve.set_params(options.read_spec(arguments).module, options.params_of(arguments))
+    main = resolve.pick_layer(module.main, arguments.layer)
+    return run(dataclasses.replace(module, main=main), print_ir=printer if show else None)
+
+
+def _ast(arguments: Arguments) -> str:
+    from patterndsl.syntax.parser import decode, parse_source
+
+    data, name = options.read_text(arguments.file, arguments.expression)
+    return "\n".join(_tree(parse_source(decode(data, name)), "")) + "\n"
+
+
+def _tree(node: Any, label: str, depth: int = 0) -> list[str]:
+    """A syntax tree, one node a line, children indented; positions are line:column."""
+    line, column = node.span.source.location(node.span.start)
+    plain, below = [], []
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if field.name in ("span", "operator_spans", "comments"):
+            continue
+        if dataclasses.is_dataclass(value):
+            below += _tree(value, f"{field.name}: ", depth + 1)
+        elif isinstance(value, tuple) and any(dataclasses.is_dataclass(x) for x in value):
+            for x in value:
+                below += _tree(x, "", depth + 1)
+        elif value is not None and value != ():
+            plain.append(f" {field.name}={value!r}")
+    return [f"{'  ' * depth}{label}{type(node).__name__}{''.join(plain)} @{line}:{column}", *below]
+
+
+def _ir(arguments: Arguments) -> str:
+    from patterndsl.ir.mlir import print_module
+
+    return print_module(optimized(arguments))
+
+
+def _plan(arguments: Arguments) -> str:
+    attention, shape = _attention(arguments)
+    return attention.plan(shape.n, num_heads=shape.heads).explain()
+
+
+def _jaxpr(arguments: Arguments) -> str:
+    import jax
+
+    attention, shape = _attention(arguments)
+    operands, inputs = shapes.abstract(shape, attention.spec.inputs)
+    return str(jax.make_jaxpr(lambda q, k, v, given: attention(q, k, v, **given))(*operands, inputs))
+
+
+def _stablehlo(arguments: Arguments) -> str:
+    import jax
+
+    attention, shape = _attention(arguments)
+    operands, inputs = shapes.abstract(shape, attention.spec.inputs)
+    return jax.jit(attention.__call__).lower(*operands, **inputs).as_text()
+
+
+def _attention(arguments: Arguments) -> tuple[Attention, Shape]:
+    from patterndsl.api import compile
+
+    spec = options.read_spec(arguments)
+    shape = shapes.shape_of(arguments, spec)
+    params, layer = options.params_of(arguments), arguments.layer
+    return compile(spec, params=params, layer=layer, backend=arguments.backend), shape
+
+
+STAGES: dict[str, Callable[[Arguments], str]] = {
+    "ast": _ast,
+    "ir": _ir,
+    "plan": _plan,
+    "jaxpr": _jaxpr,
+    "stablehlo": _stablehlo,
+}

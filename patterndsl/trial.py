@@ -1,0 +1,226 @@
+"""A spec tried out: run on random q, k, v, compared with the reference, timed against dense attention."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patterndsl.spec import Spec
+
+if TYPE_CHECKING:
+    from patterndsl.api import Attention
+    from patterndsl.plan.plan import Plan
+
+ALL_ROWS = 2**29
+"""Up to this many logits, all queries are compared with the reference; beyond, a sample of them."""
+AT_ONCE = 2**24
+"""Logits that the reference makes at a time."""
+SAMPLED_BLOCKS = 5
+DENSE_LOGITS = 2**30
+"""Beyond this many logits (4 bytes each) dense attention is not timed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """q [batch, n, heads, head_dim]; k and v [batch, n, kv_heads, head_dim]."""
+
+    n: int
+    batch: int = 1
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 64
+    dtype: str = "float32"
+
+    @property
+    def logits(self) -> int:
+        """Of dense attention."""
+        return self.batch * self.heads * self.n * self.n
+
+    def operands(self) -> list[tuple[int, int, int, int]]:
+        """The shapes of q, k and v."""
+        return [(self.batch, self.n, h, self.head_dim) for h in (self.heads, self.kv_heads, self.kv_heads)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What was measured.
+
+    ``error``: the largest absolute difference from the reference over ``compared`` of the ``shape.n`` queries,
+    and ``largest``: the largest absolute value of the reference there. Seconds are medians, of the forward
+    pass; ``compile_seconds`` holds planning, tracing and compiling; ``dense_seconds`` is None where dense
+    attention was too large to time. ``computed``: (query, slot) pairs computed over all heads; ``full_tiles``
+    and ``partial_tiles`` are the plan's.
+    """
+
+    shape: Shape
+    backend: str
+    error: float
+    largest: float
+    compared: int
+    compile_seconds: float
+    seconds: float
+    dense_seconds: float | None
+    computed: int
+    full_tiles: int
+    partial_tiles: int
+
+    @property
+    def speedup(self) -> float | None:
+        """Dense attention's time over this one's."""
+        return None if self.dense_seconds is None else self.dense_seconds / self.seconds
+
+    @property
+    def computed_share(self) -> float:
+        """Pairs computed, of those that dense attention computes."""
+        return self.computed / (self.shape.heads * self.shape.n**2)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "speedup": self.speedup, "computed_share": self.computed_share}
+
+    def __str__(self) -> str:
+        s = self.shape
+        rows = "all queries" if self.compared == s.n else f"{self.compared} of {s.n} queries"
+        heads = f"{s.heads}" if s.heads == s.kv_heads else f"{s.heads} ({s.kv_heads} key)"
+        if self.dense_seconds is None:
+            dense = f"not timed: its logits alone take {s.logits * 4 / 2**30:.0f} GiB"
+        else:
+            dense = f"{1000 * self.dense_seconds:.1f} ms, {self.speedup:.1f} times as long"
+        lines = {
+            "shape": f"n = {s.n}, batch {s.batch}, {heads} heads × {s.head_dim}, {s.dtype}",
+            "backend": self.backend,
+            "error": f"{self.error:.1e} from the reference, whose values reach {self.largest:.2f} ({rows})",
+            "tiles": f"{self.full_tiles} full, {self.partial_tiles} partial",
+            "computed": f"{self.computed} pairs, {self.computed_share:.2%} of dense attention's",
+            "compile": f"{self.compile_seconds:.2f} s",
+            "forward": f"{1000 * self.seconds:.1f} ms",
+            "dense": dense,
+        }
+        width = max(map(len, lines))
+        return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def trial(
+    spec: Spec,
+    shape: Shape,
+    *,
+    params: Mapping[str, int] | None = None,
+    layer: int = 0,
+    backend: str = "auto",
+    inputs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    repeats: int = 5,
+) -> Trial:
+    """Run the spec on random operands (standard normal), forward. Raises SpecError."""
+    import jax
+    import jax.numpy as jnp
+
+    from patterndsl.api import compile
+
+    attention = compile(spec, params=params, layer=layer, backend=backend)
+    plan = attention.plan(shape.n, num_heads=shape.heads)
+    rng = np.random.default_rng(seed)
+    q, k, v = (jnp.asarray(rng.standard_normal(s, np.float32), shape.dtype) for s in shape.operands())
+    extra: dict[str, Any] = {name: jnp.asarray(x) for name, x in (inputs or {}).items()}
+    branches = max(len(g.branches) for g in plan.groups)
+    if branches > 1:
+        size = (shape.batch, shape.n, shape.heads, branches)
+        extra["gates"] = jax.nn.softmax(jnp.asarray(rng.standard_normal(size, np.float32)))
+
+    def run() -> jax.Array:
+        out: jax.Array = attention(q, k, v, **extra)
+        return out.block_until_ready()
+
+    start = time.perf_counter()
+    out = run()
+    compile_seconds = time.perf_counter() - start
+    seconds = _median(run, repeats)
+    error, largest, compared = _compare(spec, shape, params, layer, out, (q, k, v), extra)
+    stats = plan.stats()
+    return Trial(
+        shape=shape,
+        backend=_backend(attention, plan, shape),
+        error=error,
+        largest=largest,
+        compared=compared,
+        compile_seconds=compile_seconds,
+        seconds=seconds,
+        dense_seconds=_dense_seconds(q, k, v, repeats) if shape.logits <= DENSE_LOGITS else None,
+        computed=stats.computed,
+        full_tiles=stats.full_blocks,
+        partial_tiles=stats.partial_blocks,
+    )
+
+
+def _median(run: Callable[[], Any], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _compare(
+    spec: Spec,
+    shape: Shape,
+    params: Mapping[str, int] | None,
+    layer: int,
+    out: Any,
+    operands: tuple[Any, Any, Any],
+    extra: Mapping[str, Any],
+) -> tuple[float, float, int]:
+    """Largest difference from the reference, its largest value, and the number of queries compared."""
+    from patterndsl.api import reference
+
+    q, k, v = operands
+    rows = max(1, min(shape.n, AT_ONCE // (shape.batch * shape.heads * shape.n)))
+    starts = list(range(0, shape.n, rows))
+    if shape.logits > ALL_ROWS:
+        starts = sorted({int(s) for s in np.linspace(0, shape.n - rows, SAMPLED_BLOCKS)})
+    error = largest = 0.0
+    compared = 0
+    for start in starts:
+        part = slice(start, min(start + rows, shape.n))
+        given = {name: x[:, part] if name == "gates" else x for name, x in extra.items()}
+        expected = np.asarray(
+            reference(spec, q[:, part], k, v, params=params, layer=layer, q_offset=start, **given), np.float32
+        )
+        found = np.asarray(out[:, part], np.float32)
+        different = float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else np.inf
+        error, largest = max(error, different), max(largest, float(np.max(np.abs(expected))))
+        compared += part.stop - part.start
+    return error, largest, compared
+
+
+def _backend(attention: Attention, plan: Plan, shape: Shape) -> str:
+    """The name of the backend that runs the plan."""
+    import jax
+
+    from patterndsl.backends import Target
+
+    target = Target(
+        platform=jax.default_backend(),
+        dtype=shape.dtype,
+        batch=shape.batch,
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        v_head_dim=shape.head_dim,
+    )
+    return attention.pick(plan, target).name
+
+
+def _dense_seconds(q: Any, k: Any, v: Any, repeats: int) -> float:
+    """Time of `jax.nn.dot_product_attention` with a boolean mask [n, n], whose values do not matter to it."""
+    import jax
+    import jax.numpy as jnp
+
+    mask = jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))[None, None]
+    dense = jax.jit(lambda q, k, v, mask: jax.nn.dot_product_attention(q, k, v, mask=mask))
+    dense(q, k, v, mask).block_until_ready()
+    return _median(lambda: dense(q, k, v, mask).block_until_ready(), repeats)
