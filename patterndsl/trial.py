@@ -50,7 +50,7 @@ class Shape:
 class Trial:
     """What was measured.
 
-    ``error``: the largest absolute difference from the reference over ``compared`` of the ``shape.n`` queries,
+    ``error``: the largest absolute difference from the reference over ``compared`` of ``shape.n`` queries,
     and ``largest``: the largest absolute value of the reference there. Seconds are medians, of the forward
     pass; ``compile_seconds`` holds planning, tracing and compiling; ``dense_seconds`` is None where dense
     attention was too large to time. ``computed``: (query, slot) pairs computed over all heads; ``full_tiles``
