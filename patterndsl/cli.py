@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from patterndsl.commands import check, compile, explain, export, fmt, patterns, run, show
+from patterndsl.commands import analyze, check, compile, diff, explain, export, fmt, patterns, run, show
 from patterndsl.commands.options import UsageError
 from patterndsl.commands.output import print_diagnostics, print_text
 
 INTERNAL = 70
 """Exit code of an internal error (EX_SOFTWARE)."""
-VERBS = (check, compile, run, show, export, fmt, patterns, explain)
+VERBS = (check, analyze, compile, run, show, diff, export, fmt, patterns, explain)
 
 
 def main() -> None:

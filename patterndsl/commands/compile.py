@@ -56,11 +56,11 @@ def main(arguments: Arguments) -> int:
 def optimized(arguments: Arguments, show: bool = False) -> Module:
     """The spec's module after the passes, each printed if so asked."""
     from patterndsl.ir import resolve
-    from patterndsl.ir.mlir import print_module
+    from patterndsl.ir.mlir import text
     from patterndsl.passes import run
 
     def printer(name: str, module: Module) -> None:
-        print_text(f"// after {name}\n{print_module(module)}\n", sys.stderr)
+        print_text(f"// after {name}\n{text(module)}\n", sys.stderr)
 
     module = resolve.set_params(options.read_spec(arguments).module, options.params_of(arguments))
     main = resolve.pick_layer(module.main, arguments.layer)
@@ -93,9 +93,9 @@ def _tree(node: Any, label: str, depth: int = 0) -> list[str]:
 
 
 def _ir(arguments: Arguments) -> str:
-    from patterndsl.ir.mlir import print_module
+    from patterndsl.ir.mlir import text
 
-    return print_module(optimized(arguments))
+    return text(optimized(arguments))
 
 
 def _plan(arguments: Arguments) -> str:
