@@ -17,13 +17,16 @@ from patterndsl.diagnostics import (
     TokenSeenTwice,
 )
 from patterndsl.ir import resolve
-from patterndsl.ir.nodes import Cases, Heads, Layers, Module, Node, Pattern, Union
+from patterndsl.ir.dense import dense
+from patterndsl.ir.nodes import Cases, Heads, Layers, Mix, Module, Node, Pattern, Union
 from patterndsl.ir.normal import has_summaries, walk
 from patterndsl.patterns.hierarchical import Hierarchical
 from patterndsl.patterns.local import Local
 from patterndsl.spec import Slots, Spec
 
 SMALL = (1, 2, 7, 64)
+LOOKED_AT = 100
+"""Operators of a spec that are looked at for patterns that keep nothing."""
 LARGER = 1024
 """Rows that are empty at a small n are reported only if some are here too: `shift(p, 100)` needs room."""
 
@@ -41,13 +44,41 @@ def lint(
     for p in walk(module.main):
         if isinstance(p, Pattern):  # once more, as params have other values now
             resolve.check_arguments(p, None, module.spans.get(p))
+    empty = always_empty(module)
+    found.extend(empty)
+    proved = {d.pattern for d in empty}
     for head, layer in variants(module.main):
         for n in lengths:
             spec.bind(n, params=params, head=head, layer=layer)
         if not spec.inputs:
             small = [n for n in lengths if n <= LARGER]
-            found.extend(_lint_one(spec, module, params, head, layer, small))
+            more = _lint_one(spec, module, params, head, layer, small)
+            found.extend(d for d in more if not (isinstance(d, KeepsNothing) and d.pattern in proved))
     return tuple(found)
+
+
+def always_empty(module: Module) -> tuple[KeepsNothing, ...]:
+    """A warning for each pattern, of those written, that keeps nothing at any n: proved by exact integer sets,
+    which are loaded only where one keeps nothing at a small n."""
+    from patterndsl.passes.empty import find_empty
+
+    operators = [p for p in walk(module.main) if not isinstance(p, (Pattern, Cases))]
+    if any(_looks_empty(p, module) for p in operators[:LOOKED_AT]):
+        return find_empty(module)
+    return ()
+
+
+def _looks_empty(p: Node, module: Module) -> bool:
+    """Keeps nothing at a small n, for the first head of the first layer."""
+    if any(isinstance(x, Mix) for x in walk(p)):
+        return False
+    n = SMALL[-1]
+    try:
+        node = resolve.at_length(resolve.pick_head(resolve.pick_layer(p, 0), 0, 1), n)
+    except SpecError:
+        return False
+    inputs = {name: np.zeros(n, np.int32) for name in module.inputs}
+    return not any(counts.any() for counts in dense(node, np.arange(n), n, inputs).values())
 
 
 def variants(tree: Node) -> Iterator[tuple[int, int]]:

@@ -29,6 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--emit", default="plan", metavar="STAGE", help=f"{stages} (plan)")
     options.add_length(parser, 1024)
     options.add_layer(parser)
+    options.add_head(parser)
     shapes.add_shape(parser)
     options.add_backend(parser)
     told = "print the IR after every pass to standard error"
@@ -60,7 +61,7 @@ def optimized(arguments: Arguments, show: bool = False) -> Module:
     from patterndsl.passes import run
 
     def printer(name: str, module: Module) -> None:
-        print_text(f"// after {name}\n{text(module)}\n", sys.stderr)
+        print_text(f"// after {name}\n{text(module)}", sys.stderr)
 
     module = resolve.set_params(options.read_spec(arguments).module, options.params_of(arguments))
     main = resolve.pick_layer(module.main, arguments.layer)
@@ -98,6 +99,38 @@ def _ir(arguments: Arguments) -> str:
     return text(optimized(arguments))
 
 
+def _sets(arguments: Arguments) -> str:
+    from patterndsl.ir import resolve, sets
+    from patterndsl.ir.expr import N, as_expr
+    from patterndsl.ir.nodes import Mix
+    from patterndsl.ir.normal import TOKENS, lift_mix, terms
+
+    node = lift_mix(resolve.pick_head(optimized(arguments).main, arguments.head, None))
+    lines = []
+    for number, branch in enumerate(node.branches if isinstance(node, Mix) else (node,)):
+        if isinstance(node, Mix):
+            lines.append(f"# branch {number}")
+        lengths = N >= 1
+        try:
+            found = sets.pattern_set(branch)
+        except sets.NotQuasiAffine as why:
+            lines.append(f"# at n = {arguments.n}: {why.reason}")
+            lengths = N.eq(arguments.n)
+            found = terms(resolve.at_length(branch, arguments.n), as_expr(arguments.n))
+        for pool, term in found.items():
+            what = (
+                "k is a token"
+                if pool is TOKENS
+                else f"k is a chunk of {pool.size} tokens, level {pool.level}"
+            )
+            try:
+                shown = sets.notation(term.keep, sets.Domain("present", pool.stride, lengths))
+            except sets.NotDecided as why:
+                shown = f"# {term.keep}: no exact set, since {why.reason}"
+            lines.append(f"# {what}\n{shown}")
+    return "\n".join(lines)
+
+
 def _plan(arguments: Arguments) -> str:
     attention, shape = _attention(arguments)
     return attention.plan(shape.n, num_heads=shape.heads).explain()
@@ -131,6 +164,7 @@ def _attention(arguments: Arguments) -> tuple[Attention, Shape]:
 STAGES: dict[str, Callable[[Arguments], str]] = {
     "ast": _ast,
     "ir": _ir,
+    "sets": _sets,
     "plan": _plan,
     "jaxpr": _jaxpr,
     "stablehlo": _stablehlo,

@@ -100,6 +100,12 @@ def pairs(e: Expr, n: int, queries: range) -> set[tuple[int, int]]:
     return found
 
 
+def notation(e: Expr, domain: Domain | None = None) -> str:
+    """The set of the points (n, q, k) that satisfy ``e``, as isl writes it. Raises `NotDecided`."""
+    sets = _Sets((e,), domain, False)
+    return str(sets.ask(lambda s: sets.plain(s[0]).coalesce().to_str()))
+
+
 def pattern_set(node: Node) -> dict[Pool, Term]:
     """The normal form with n symbolic: for each source of slots its predicate over (q, k) or (q, c).
 

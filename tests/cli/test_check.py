@@ -26,6 +26,9 @@ def codes(*arguments):
         ("causal & local(3)", []),
         ("causal & ~causal", ["W001"]),
         ("causal & ~self", ["W002"]),
+        ("causal & ~causal | local(3)", ["W001"]),  # a part, proved empty for every n
+        ("local(100) & ~local(50) | self", []),  # a part that is empty at small n only
+        ("none", ["W001"]),
         ("heads { 0:2 => causal & ~self; _ => full }", ["W002"]),
         ("layers { every 3 => none; _ => causal }", ["W001"]),
         ("hierarchical(2)", []),
@@ -33,7 +36,8 @@ def codes(*arguments):
         ("causal & local(200) & ~local(100)", ["W002"]),  # empty at every small n, not at a larger one
         ("columns([100])", []),  # does not exist at small n
         ("axial(shape=[32, 32], axis=1)", []),  # exists at n = 1024 only
-        ("input doc: token\npattern main = same(doc) & ~same(doc)", []),  # up to the data
+        ("input doc: token\npattern main = same(doc) & where(q, k: doc[q] == 7)", []),  # up to the data
+        ("input doc: token\npattern main = same(doc) & ~same(doc)", ["W001"]),
         ("locl(3)", ["E101"]),
         ("local(3", ["E004"]),
         ("local(0) | strided(-1)", ["E302", "E302"]),
@@ -61,6 +65,10 @@ def test_a_note_points_at_its_place_and_names_the_better_spec():
     assert result.code == 0
     assert "<expression>:1:11" in result.err and "`hierarchical(4, leaf=128)`" in result.err
     assert result.out == "<expression>: ok, 1 note\n"
+
+
+def test_what_is_empty_for_every_n_is_said_so():
+    assert "keeps nothing for any n" in patterndsl("check", "-e", "causal & ~causal").err
 
 
 def test_check_reads_standard_input():
