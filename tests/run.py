@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv-test"
+STATIC = {"ruff": ["ruff", "check", "."], "mypy": ["mypy"]}
 
 
 def main() -> int:
@@ -30,16 +31,11 @@ def main() -> int:
     # The installed wheel is tested: without PYTHONSAFEPATH the checkout would be imported in its place.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATTERNDSL_INSTALLED": str(ENVIRONMENT)}
     environment.pop("PYTHONPATH", None)
-    checks = {
-        "ruff": ["ruff", "check", "."],
-        "mypy": ["mypy"],
-        "pytest": ["pytest", "-n", "2", "--dist", "worksteal", *arguments.pytest],
-    }
-    codes = {name: run([python, "-m", *command], environment) for name, command in checks.items()}
-    failed = [name for name in ("ruff", "mypy") if codes[name]]
+    failed = [name for name, command in STATIC.items() if run([python, "-m", *command], environment)]
     if failed:
-        print(f"failed: {', '.join(failed)} (see above)", file=sys.stderr)
-    return max(codes.values(), key=abs)
+        print(f"failed: {', '.join(failed)} (see above; the tests follow)", flush=True)
+    tests = run([python, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments.pytest], environment)
+    return tests or int(bool(failed))
 
 
 def install(keep: bool) -> Path:
