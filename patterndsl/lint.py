@@ -58,8 +58,8 @@ def lint(
 
 
 def always_empty(module: Module) -> tuple[KeepsNothing, ...]:
-    """A warning for each pattern, of those written, that keeps nothing at any n: proved by exact integer sets,
-    which are loaded only where one keeps nothing at a small n."""
+    """A warning for each pattern, of those written, that keeps nothing at any n, proved by exact integer
+    sets; these are loaded only where one keeps nothing at a small n."""
     from patterndsl.passes.empty import find_empty
 
     operators = [p for p in walk(module.main) if not isinstance(p, (Pattern, Cases))]
