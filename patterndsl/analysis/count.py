@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from patterndsl.analysis.quadtree import Budget, Tally, tally
-from patterndsl.analysis.ranges import Int64
+from patterndsl.analysis.signature import Int64
 from patterndsl.analysis.unknown import without_inputs
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, as_expr

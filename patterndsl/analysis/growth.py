@@ -147,7 +147,7 @@ def upper_rate(node: Node) -> Rate | None:
 
 LADDERS = ((13, 17, 21, 25), (8, 12, 16, 20), (8, 11, 14, 17), (6, 8, 10, 12))
 """Exponents of the lengths 2^i, tried in turn until the counts can be had."""
-LARGEST_TABLE = 2**14
+LARGEST_TABLE = 2**16
 
 
 def fit(lengths: Sequence[int], counts: Sequence[int], most: Rate | None = QUADRATIC) -> Rate | None:
@@ -179,6 +179,8 @@ def _log(d: Sequence[float], most: Fraction | None, step: float) -> int | None:
         return None
     if abs(steps[-1]) <= 1e-6 * d[-1] and abs(steps[-2]) <= 1e-3 * d[-1]:
         return 0
+    if most == 0 and all(abs(s) < 0.1 * x for s, x in zip(steps[1:], d[1:], strict=False)):
+        return 0  # cannot grow, and falls off more slowly than a power or 1 / log n would: noise of a draw
     ratios = [b / a if a else 0.0 for a, b in itertools.pairwise(steps)]
     if abs(ratios[-1]) < 0.5:
         # If the rest is one power of n it falls geometrically, and two steps give the limit (Aitken).

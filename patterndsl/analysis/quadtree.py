@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from patterndsl.analysis.ranges import QUANTIFIERS, Int64, OutOfRange, Range, bounds, quantified, with_probes
-from patterndsl.analysis.signature import classes
+from patterndsl.analysis.signature import QUANTIFIERS, Int64, classes, fits
 from patterndsl.ir.evaluate import evaluate
-from patterndsl.ir.expr import Expr, Q, all_of, var, where
+from patterndsl.ir.expr import Expr, Q, all_of, any_of, var, where
+from patterndsl.ir.interval import Interval, Truth, bound_variable, evaluate_all
 
 LEAF = 32  # queries (and tokens under the slots) of the boxes that are evaluated pair by pair
 CELLS = 1 << 18  # values evaluated at a time
@@ -133,15 +132,17 @@ class _Quadtree:
         leaf: tuple[int, int],
         budget: Budget,
     ) -> None:
-        self.e, self.slot, self.leaf, self.budget = with_probes(e), slot, leaf, budget
-        self.nodes = self.e.walk()
-        self.trips = _trips(self.e)
+        self.e, self.slot, self.leaf, self.budget = probed(e), slot, leaf, budget
+        self.counts = e.sort != "bool"
+        self.nodes, self.trips = len(self.e.walk()), _trips(self.e)
         self.steps: list[_Step] = []
         self.leaves: Int64 | None = None  # [classes, queries]: sums of the smallest boxes
-        self.unknown: Range | None = None  # instead: least and greatest value in the boxes that were given up
-        try:
-            self.descend(np.array([first]), np.array([0]), size, (1, 1))
-        except OutOfRange:
+        self.unknown: tuple[Int64, Int64] | None = None  # instead: least and greatest value in the last boxes
+        whole = {"q": Interval(first, first + size[0] - 1), slot: Interval(0, size[1] - 1)}
+        if fits(self.e, whole):
+            with np.errstate(divide="ignore"):  # a zero divisor makes a pair's value 0 here
+                self.descend(np.array([first]), np.array([0]), size, (1, 1))
+        else:
             self.give_up(*size)
 
     # -- down ----------------------------------------------------------------------------------------
@@ -149,66 +150,70 @@ class _Quadtree:
     def descend(self, q0: Int64, s0: Int64, size: tuple[int, int], split: tuple[int, int]) -> None:
         while True:
             queries, slots = size
-            if not self.budget.spend(len(q0) * len(self.nodes) * 8 + 20_000):
+            if not self.budget.spend((len(q0) * 8 + 500) * self.nodes):
                 return self.give_up(queries, slots)
-            found = bounds(self.nodes, self.env(q0, s0, size))
-            low, high = (np.broadcast_to(x, len(q0)) for x in found[self.e])
+            low, high = self.values(q0, s0, size)
             mixed = np.flatnonzero(low < high)
             link = np.full(len(q0), -1)
             if len(mixed):
-                origin = {"q": q0[mixed], self.slot: s0[mixed]}
-                part = {x: (_at(found[x][0], mixed), _at(found[x][1], mixed)) for x in self.nodes}
-                chosen, link[mixed] = classes(self.e, self.nodes, part, origin)
-                q0, s0 = q0[mixed][chosen], s0[mixed][chosen]
-                low_high = (_at(low, mixed)[chosen], _at(high, mixed)[chosen])
+                q0, s0 = q0[mixed], s0[mixed]
+                chosen, link[mixed] = classes(self.e, self.env(q0, s0, size), {"q": q0, self.slot: s0})
+                q0, s0 = q0[chosen], s0[chosen]
+                self.unknown = (low[mixed][chosen], high[mixed][chosen])
             self.steps.append(_Step(queries, slots, split, np.where(low == high, low, 0), link))
             if not len(mixed):
                 self.leaves = np.zeros((0, queries), np.int64)
                 return
             if queries <= self.leaf[0] and slots <= self.leaf[1]:
-                work = len(q0) * queries * slots * len(self.nodes) * self.trips
-                if self.budget.spend(work):
+                if self.budget.spend(len(q0) * queries * slots * self.nodes * self.trips):
                     self.leaves = self.evaluate(q0, s0, size)
-                else:
-                    self.unknown = low_high
                 return
-            self.unknown = low_high
             split = (1 + (queries > self.leaf[0]), 1 + (slots > self.leaf[1]))
             size = (queries // split[0], slots // split[1])
             shape = (len(q0), *split)
             q0 = np.broadcast_to((q0[:, None] + np.arange(split[0]) * size[0])[:, :, None], shape).ravel()
             s0 = np.broadcast_to((s0[:, None] + np.arange(split[1]) * size[1])[:, None, :], shape).ravel()
 
-    def env(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> Mapping[str, Range]:
-        return {"q": (q0, q0 + size[0] - 1), self.slot: (s0, s0 + size[1] - 1)}
+    def env(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> Mapping[str, Interval]:
+        return {"q": Interval(q0, q0 + (size[0] - 1)), self.slot: Interval(s0, s0 + (size[1] - 1))}
+
+    def values(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> tuple[Int64, Int64]:
+        """The least and the greatest value in each box, [boxes]."""
+        value = evaluate_all(self.e, self.env(q0, s0, size), None, np)[self.e]
+        if isinstance(value, Truth):
+            low, high = np.asarray(value.always, np.int64), 1 - np.asarray(value.never, np.int64)
+        else:
+            low, high = np.asarray(value.lo, np.int64), np.asarray(value.hi, np.int64)
+        return np.broadcast_to(low, len(q0)), np.broadcast_to(high, len(q0))
 
     def give_up(self, queries: int, slots: int) -> None:
         if not self.steps:  # not even the whole was looked at
-            size = np.array([2**31 if self.e.sort != "bool" else 1])
+            most = np.array([2**31 if self.counts else 1])
             self.steps.append(_Step(queries, slots, (1, 1), np.zeros(1, np.int64), np.zeros(1, np.int64)))
-            self.unknown = (np.array([0]), size)
+            self.unknown = (np.array([0]), most)
 
     def evaluate(self, q0: Int64, s0: Int64, size: tuple[int, int]) -> Int64:
+        """For each box the sums over its rows."""
         found = np.zeros((len(q0), size[0]), np.int64)
         at_once = max(1, CELLS // (size[0] * size[1]))
         for i in range(0, len(q0), at_once):
             q = q0[i : i + at_once, None, None] + np.arange(size[0])[:, None]
             s = s0[i : i + at_once, None, None] + np.arange(size[1])[None, :]
-            found[i : i + at_once] = self.values(*np.broadcast_arrays(q, s)).sum(axis=2)
+            found[i : i + at_once] = self.at(*np.broadcast_arrays(q, s)).sum(axis=2)
         return found
 
-    def values(self, q: Any, s: Any) -> Int64:
+    def at(self, q: Int64, s: Int64) -> Int64:
         """The expression at single pairs."""
-        if self.trips == 1:
-            return np.broadcast_to(evaluate(self.e, {"q": q, self.slot: s}), q.shape).astype(np.int64)
-        # Bounds at a single pair spare most quantifiers their loop.
-        shape, q, s = q.shape, q.ravel(), s.ravel()
-        low, high = bounds(self.nodes, self.env(q, s, (1, 1)))[self.e]
-        low, high = np.broadcast_to(low, q.shape), np.broadcast_to(high, q.shape)
-        values, rest = np.array(low), np.flatnonzero(low < high)
-        if len(rest):
-            values[rest] = evaluate(self.e, {"q": q[rest], self.slot: s[rest]})
-        return values.reshape(shape)
+        with np.errstate(divide="ignore"):
+            if self.trips == 1:
+                return np.broadcast_to(evaluate(self.e, {"q": q, self.slot: s}), q.shape).astype(np.int64)
+            # Intervals of one pair spare most quantifiers their loop.
+            shape, q, s = q.shape, q.ravel(), s.ravel()
+            low, high = self.values(q, s, (1, 1))
+            values, rest = np.array(low), np.flatnonzero(low < high)
+            if len(rest):
+                values[rest] = evaluate(self.e, {"q": q[rest], self.slot: s[rest]})
+            return values.reshape(shape)
 
     # -- up ------------------------------------------------------------------------------------------
 
@@ -270,8 +275,20 @@ def _gather(of_class: Int64, step: _Step) -> Int64:
     return np.where(step.link >= 0, of_class[step.link], 0)
 
 
-def _at(x: Int64, index: Int64) -> Int64:
-    return x if np.ndim(x) == 0 else x[index]
+def probed(e: Expr) -> Expr:
+    """The same truth, with the body of each quantifier also tested at its second value: together with the
+    ends, at which `ir.interval` looks, this refutes most bodies that alternate."""
+
+    def go(x: Expr) -> Expr | None:
+        if x.op not in QUANTIFIERS or bound_variable(x)[1] <= 2:
+            return None
+        first, last, body = x.args
+        second = body.subs({bound_variable(x)[0]: first + 1})
+        if x.op == "forall":
+            return all_of((last <= first) | second, x)
+        return any_of((first < last) & second, x)
+
+    return e.rebuild(go)
 
 
 def _trips(e: Expr) -> int:
@@ -279,5 +296,5 @@ def _trips(e: Expr) -> int:
     found: dict[Expr, int] = {}
     for x in e.walk():
         inside = max((found[a] for a in x.args), default=1)
-        found[x] = inside * quantified(x)[1] if x.op in QUANTIFIERS else inside
+        found[x] = inside * bound_variable(x)[1] if x.op in QUANTIFIERS else inside
     return found[e]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from patterndsl.analysis.cost import Cost, plan_cost
-from patterndsl.analysis.count import LARGEST, Counted, count
+from patterndsl.analysis.count import LARGEST, Counted, beyond, count
 from patterndsl.analysis.growth import Growth, growth
 from patterndsl.analysis.quadtree import Budget, Tally
 from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.runtime import BadCall, InputShape
+from patterndsl.diagnostics.runtime import BadCall, InputShape, PlanTooLarge
 from patterndsl.ir import resolve
 from patterndsl.ir.nodes import Mix, Module, Node
 from patterndsl.ir.normal import has_summaries, walk
@@ -275,7 +275,12 @@ class _Analysis:
     def at(self, n: int) -> AtLength:
         from patterndsl.api import head_nodes
 
-        heads = head_nodes(self.module, n, self.num_heads)
+        try:
+            heads = head_nodes(self.module, n, self.num_heads)
+        except SpecError as error:
+            if all(isinstance(d, PlanTooLarge) for d in error.diagnostics):
+                return self.bounded(n, error)
+            raise
         counts = [(len(h), count(node, n, n, 0, inputs=self.inputs, budget=Budget())) for h, node in heads]
         pairs = _sum((times, c.pairs) for times, c in counts)
         slots = _sum((times, c.slots) for times, c in counts)
@@ -305,6 +310,26 @@ class _Analysis:
             plan,
             cost,
             (*self.exactness(n, slots), *notes),
+        )
+
+    def bounded(self, n: int, why: SpecError) -> AtLength:
+        """Where the pattern cannot even be written out at n: what its own bounds say."""
+        trees = [resolve.pick_head(self.module.main, h, self.num_heads) for h in range(self.num_heads)]
+        slots = _sum((1, beyond(tree, n, n).slots) for tree in trees)
+        share = _share(slots, self.num_heads * n * n)
+        return AtLength(
+            n=n,
+            pairs=_number(slots),
+            slots=_number(slots),
+            levels={},
+            weight=None,
+            density=share,
+            slot_density=share,
+            per_query=PerQuery(None, _share(slots, self.num_heads * n), None),
+            rows_without_keys=None,
+            plan=None,
+            cost=None,
+            notes=tuple(f"bounds only: {d.message()}" for d in why.diagnostics),
         )
 
     def exactness(self, n: int, slots: Tally) -> list[str]:

@@ -77,6 +77,7 @@ TABLE: list[tuple[Spec, str]] = [
     (make("shift", local(3), 5), "Θ(n)"),
     (make("blocks", local(3), 4), "Θ(n)"),
     (make("butterfly") & local(9), "Θ(n)"),
+    (causal & (make("random", 2) | local(3)), "Θ(n)"),
     (hierarchical(4) & local(9), "Θ(n)"),
     # a fixed number, or nothing
     (local(64) & make("rows", [0]), "Θ(1)"),
@@ -133,12 +134,14 @@ def test_more_than_one_budget_is_an_upper_bound() -> None:
         (lambda n: n * n // 3 - 9 * n, QUADRATIC, QUADRATIC),
         (lambda n: n * (n.bit_length() - 1) + 5000 * n, QUADRATIC, Rate(Fraction(1), Fraction(1))),
         (lambda n: n * (n.bit_length() - 1) ** 2, QUADRATIC, Rate(Fraction(1), Fraction(2))),
+        (lambda n: n * n // (n.bit_length() - 1), QUADRATIC, None),  # not a class that is known
+        (lambda n: 5 * n + (-1) ** n.bit_length() * n // 16, LINEAR, LINEAR),
         (lambda n: 12, LINEAR, Rate(Fraction(0))),
         (lambda n: 127 * n, Rate(Fraction(1), Fraction(1)), LINEAR),
         (lambda n: 40 * int(n**0.5), QUADRATIC, Rate(Fraction(1, 2))),
     ],
 )
-def test_fit(count: object, most: Rate, want: Rate) -> None:
+def test_fit(count: object, most: Rate, want: Rate | None) -> None:
     lengths = [2**i for i in (13, 17, 21, 25)]
     assert fit(lengths, [count(n) for n in lengths], most) == want  # type: ignore[operator]
 

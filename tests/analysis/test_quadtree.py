@@ -6,13 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterndsl.analysis.quadtree import tally
+from patterndsl.analysis.quadtree import Budget, tally
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir.dense import dense
+from patterndsl.ir.expr import as_expr
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, branches
+from patterndsl.patterns.transforms import Blocks
 from patterndsl.spec import Spec
-from tests.strategies import as_module, grids, nodes
+from tests.strategies import as_module, grids, leaves, nodes
 
 
 def check(node: Node, n: int, n_q: int) -> None:
@@ -25,7 +27,7 @@ def check(node: Node, n: int, n_q: int) -> None:
             continue
         slot = "k" if pool is TOKENS else "c"
         for e, want in ((branch[pool].keep, counts > 0), (branch[pool].amount, counts)):
-            got = tally(e, slot, n - n_q, n_q, pool.chunks(n), stride=pool.stride)
+            got = tally(e, slot, n - n_q, n_q, pool.chunks(n), stride=pool.stride, budget=Budget(1e12))
             assert got.exact
             assert got.rows is not None
             np.testing.assert_array_equal(got.rows, want.sum(axis=1))
@@ -33,7 +35,7 @@ def check(node: Node, n: int, n_q: int) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(nodes(3, inputs=False), st.integers(1, 300), st.integers(-40, 40))
+@given(nodes(3, inputs=False, blocks=False), st.integers(1, 300), st.integers(-40, 40))
 def test_sums_equal_the_dense_counts(node: Node, n: int, more: int) -> None:
     try:
         bound = Spec(as_module(node)).bind(n)
@@ -47,3 +49,13 @@ def test_sums_equal_the_dense_counts(node: Node, n: int, more: int) -> None:
 def test_sums_on_grids(grid: tuple[int, Node], more: int) -> None:
     n, node = grid
     check(Spec(as_module(node)).bind(n), n, max(1, n + more))
+
+
+@settings(max_examples=30, deadline=None)
+@given(leaves(summaries=False, inputs=False), st.integers(1, 4), st.integers(1, 120), st.integers(-20, 20))
+def test_sums_of_coarsened_patterns(node: Node, size: int, n: int, more: int) -> None:
+    try:
+        bound = Spec(as_module(Blocks(node, as_expr(size)))).bind(n)
+    except SpecError:
+        return
+    check(bound, n, max(1, n + more))

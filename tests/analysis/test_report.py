@@ -109,6 +109,13 @@ def test_a_length_beyond_all_bounds_is_answered() -> None:
     assert report.plan is None
 
 
+def test_a_table_too_large_is_answered_with_bounds() -> None:
+    report = pd.analyze("causal & (random(2) | local(3))", n=10**12)
+    assert report.slots == Between(0, 133 * 10**12)
+    assert str(report.growth) == "Θ(n)"
+    assert "bounds only: the table of random blocks would take" in str(report)
+
+
 def test_a_plan_too_large_to_be_made_is_predicted() -> None:
     started = time.perf_counter()
     report = pd.analyze("strided(64)", n=2**20)
