@@ -10,6 +10,7 @@ from patterndsl.ir.expr import C, Expr, Q, Unknown, all_of, build, maximum
 from patterndsl.ir.nodes import Node, Pattern, Pool
 from patterndsl.patterns.base import Count, Kind, Reduce, Size, Weight, pattern
 
+REACH = 2**31 - 1  # positions are no larger, unless n is
 MAX_LEVELS = 64  # factor ≥ 2: enough for 2^64 tokens
 
 
@@ -24,9 +25,11 @@ class Pyramid:
     reduce: str | Callable[..., Any]
     weight: str
 
-    def chunk(self, level: int) -> int:
-        """Tokens in a chunk of the level."""
-        return int(self.leaf * self.factor ** (level - 1))
+    def chunk(self, level: int, n: int | None = None) -> int:
+        """Tokens in a chunk of the level; where n is known, no more than any position, so that numbers stay
+        in the range of positions."""
+        size = int(self.leaf * self.factor ** (level - 1))
+        return size if n is None else min(size, max(REACH, 4 * n))
 
     def top(self, n: int | None) -> int:
         """The highest level: the smallest l ≥ 1 with chunk(l + 1) ≥ n, unless given."""
@@ -39,18 +42,19 @@ class Pyramid:
             level += 1
         return level
 
-    def near(self, level: int, q: Expr, chunk: Expr) -> Expr:
+    def near(self, level: int, q: Expr, chunk: Expr, n: int | None) -> Expr:
         """The chunk of the level is at most ``window`` chunks from the query's."""
-        return abs(chunk - q // self.chunk(level)) <= self.window
+        return abs(chunk - q // self.chunk(level, n)) <= self.window
 
     def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         """At each level, the chunks that are not near though their parent is."""
         top, found = self.top(n), []
         for level in range(1, top + 1):
-            size = self.chunk(level)
-            far = ~self.near(level, Q, C)
+            size = self.chunk(level) if n is None else min(self.chunk(level), n)  # one chunk is all n tokens
+            far = ~self.near(level, Q, C, n)
             if level < top:
-                far = all_of(far, self.near(level + 1, Q, C // self.factor))
+                factor = self.factor if n is None else min(self.factor, max(REACH, 4 * n))
+                far = all_of(far, self.near(level + 1, Q, C // factor, n))
             found.append((Pool(size, size, self.reduce, self.weight, level), far))
         return tuple(found)
 
@@ -100,7 +104,7 @@ class Hierarchical(Pattern):
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         pyramid = self._pyramid
-        return pyramid.near(1, q, k // pyramid.leaf)
+        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
 
     def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         return self._pyramid.summaries(n)
@@ -128,7 +132,7 @@ class Tree(Pattern):
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         pyramid = self._pyramid
-        return pyramid.near(1, q, k // pyramid.leaf)
+        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
 
     def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         return self._pyramid.summaries(n)
