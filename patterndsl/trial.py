@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,11 @@ class Shape:
     def logits(self) -> int:
         """Of dense attention."""
         return self.batch * self.heads * self.n * self.n
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of q, k and v."""
+        return sum(math.prod(s) for s in self.operands()) * (4 if self.dtype == "float32" else 2)
 
     def operands(self) -> list[tuple[int, int, int, int]]:
         """The shapes of q, k and v."""

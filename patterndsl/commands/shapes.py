@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = 4
+LARGEST = 2**36
+"""Most bytes of q, k and v together."""
 
 
 def add_shape(parser: Parser, batch: bool = True) -> None:
@@ -42,7 +44,11 @@ def shape_of(arguments: Arguments, spec: Spec) -> Shape:
     if heads % kv_heads:
         raise UsageError(f"--kv-heads: {heads} query heads are no multiple of {kv_heads} key heads")
     batch = getattr(arguments, "batch", 1)
-    return Shape(arguments.n, batch, heads, kv_heads, arguments.head_dim, arguments.dtype)
+    shape = Shape(arguments.n, batch, heads, kv_heads, arguments.head_dim, arguments.dtype)
+    if shape.nbytes > LARGEST:
+        size = f"{shape.nbytes / 2**30:.0f} GiB"
+        raise UsageError(f"q, k and v take {size} at these sizes, more than the {LARGEST >> 30} GiB allowed")
+    return shape
 
 
 def abstract(shape: Shape, inputs: tuple[str, ...], batch: Any = None) -> tuple[list[Any], dict[str, Any]]:

@@ -116,6 +116,21 @@ def test_unknown_backend():
     assert result.code == 1 and "did you mean `xla`?" in result.err
 
 
+@pytest.mark.parametrize("verb", ["run", "export", "compile"])
+def test_sizes_beyond_memory_are_refused(verb, tmp_path):
+    given = ["-o", tmp_path / "f", "--emit", "jaxpr"] if verb == "compile" else ["-o", tmp_path / "f"]
+    result = patterndsl(verb, "-e", "causal & local(8)", "-n", 10**12, *(given if verb != "run" else []))
+    assert result.code == 2 and "GiB" in result.err
+
+
+def test_a_run_beyond_the_memory_of_this_machine_is_refused(monkeypatch):
+    from patterndsl.commands import run
+
+    monkeypatch.setattr(run.os, "sysconf", lambda name: 1024)  # a mebibyte
+    result = patterndsl("run", "-e", "causal", "-n", 4096)
+    assert result.code == 2 and "smaller -n" in result.err
+
+
 LOAD = """
 import sys
 sys.modules["patterndsl"] = None  # importing it fails
