@@ -194,7 +194,8 @@ def add(x: jax.Array, v: Visit, update: jax.Array, axis: int) -> jax.Array:
     def one(j: jax.Array, x: jax.Array) -> jax.Array:
         return _add_run(x, v.starts[j], blocks[j], axis)
 
-    return lax.fori_loop(0, blocks.shape[0], one, x)
+    summed: jax.Array = lax.fori_loop(0, blocks.shape[0], one, x)
+    return summed
 
 
 def _add_run(x: jax.Array, start: jax.Array, update: jax.Array, axis: int) -> jax.Array:
