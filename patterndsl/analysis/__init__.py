@@ -1,5 +1,6 @@
 """What a spec keeps and what it costs, derived without running it."""
 
-from patterndsl.analysis.report import AtLength, Between, EmptyRows, PerQuery, Report, analyze
+from patterndsl.analysis.figures import analyze
+from patterndsl.analysis.report import AtLength, Between, EmptyRows, PerQuery, Report
 
 __all__ = ["AtLength", "Between", "EmptyRows", "PerQuery", "Report", "analyze"]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from patterndsl.analysis.quadtree import Budget, Tally, tally
-from patterndsl.analysis.signature import Int64
 from patterndsl.analysis.unknown import without_inputs
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, as_expr
@@ -46,11 +45,13 @@ class Counted:
 
 def add(parts: Sequence[Tally]) -> Tally:
     """The sum, row by row where all have rows."""
-    rows = [p.rows for p in parts]
-    total: Int64 | None = None
-    if all(r is not None for r in rows):
-        total = sum(r for r in rows if r is not None)  # type: ignore[assignment]
-    return Tally(sum(p.lower for p in parts), sum(p.upper for p in parts), total)
+    bounds = [p.row_bounds for p in parts]
+    low = high = None
+    if all(b is not None for b in bounds):
+        low = np.sum([b[0] for b in bounds if b], axis=0)
+        if any(p.most is not None for p in parts):
+            high = np.sum([b[1] for b in bounds if b], axis=0)
+    return Tally(sum(p.lower for p in parts), sum(p.upper for p in parts), low, high)
 
 
 def count(
@@ -119,13 +120,13 @@ def _kept(
         return tally(keep, _slot(pool), *size, stride=pool.stride, rows=rows, budget=budget)
     if inputs is not None:
         return _dense(keep, pool, size, inputs)
-    most = tally(
-        without_inputs(keep, True), _slot(pool), *size, stride=pool.stride, rows=False, budget=budget
+    most, least = (
+        tally(without_inputs(keep, known), _slot(pool), *size, stride=pool.stride, rows=rows, budget=budget)
+        for known in (True, False)
     )
-    least = tally(
-        without_inputs(keep, False), _slot(pool), *size, stride=pool.stride, rows=False, budget=budget
-    )
-    return Tally(least.lower, most.upper, None)
+    if least.rows is None or most.rows is None:
+        return Tally(least.lower, most.upper, None)
+    return Tally(least.lower, most.upper, least.rows, most.rows)
 
 
 def _weight(

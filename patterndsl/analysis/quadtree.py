@@ -16,6 +16,7 @@ from patterndsl.analysis.signature import QUANTIFIERS, Int64, classes, fits
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, Q, all_of, any_of, var, where
 from patterndsl.ir.interval import Interval, Truth, bound_variable, evaluate_all
+from patterndsl.ir.ranges import simplify_over
 
 LEAF = 32  # queries (and tokens under the slots) of the boxes that are evaluated pair by pair
 CELLS = 1 << 18  # values evaluated at a time
@@ -25,16 +26,25 @@ PROFILES = 1 << 26  # numbers held for counts per query, beyond which only the t
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """A sum over all pairs: between ``lower`` and ``upper``, which are equal when it is exact. ``rows``:
-    the sum for each query, int64 [n_q], where it was asked for and found."""
+    """A sum over all pairs: between ``lower`` and ``upper``, which are equal when it is exact. ``rows``: the
+    least sum for each query, int64 [n_q], where it was asked for and found; ``most``: the greatest, None
+    where it is the same."""
 
     lower: int
     upper: int
     rows: Int64 | None
+    most: Int64 | None = None
 
     @property
     def exact(self) -> bool:
         return self.lower == self.upper
+
+    @property
+    def row_bounds(self) -> tuple[Int64, Int64] | None:
+        """The least and the greatest sum for each query."""
+        if self.rows is None:
+            return None
+        return self.rows, self.rows if self.most is None else self.most
 
 
 class Budget:
@@ -132,13 +142,13 @@ class _Quadtree:
         leaf: tuple[int, int],
         budget: Budget,
     ) -> None:
-        self.e, self.slot, self.leaf, self.budget = probed(e), slot, leaf, budget
+        whole = {"q": Interval(first, first + size[0] - 1), slot: Interval(0, size[1] - 1)}
+        self.e, self.slot, self.leaf, self.budget = simplify_over(probed(e), whole), slot, leaf, budget
         self.counts = e.sort != "bool"
         self.nodes, self.trips = len(self.e.walk()), _trips(self.e)
         self.steps: list[_Step] = []
         self.leaves: Int64 | None = None  # [classes, queries]: sums of the smallest boxes
         self.unknown: tuple[Int64, Int64] | None = None  # instead: least and greatest value in the last boxes
-        whole = {"q": Interval(first, first + size[0] - 1), slot: Interval(0, size[1] - 1)}
         if fits(self.e, whole):
             with np.errstate(divide="ignore"):  # a zero divisor makes a pair's value 0 here
                 self.descend(np.array([first]), np.array([0]), size, (1, 1))

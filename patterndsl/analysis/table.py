@@ -86,8 +86,8 @@ def _level(level: int) -> Callable[[AtLength], str]:
     return lambda at: number(at.levels.get(level, 0))
 
 
-def _or_unknown(x: int | None) -> str:
-    return UNKNOWN if x is None else f"{x:,}"
+def _or_unknown(x: int | Between | None) -> str:
+    return UNKNOWN if x is None else number(x)
 
 
 def _empty(at: AtLength) -> str:

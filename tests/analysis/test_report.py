@@ -92,8 +92,11 @@ def test_documents_are_bounded_or_given() -> None:
     spec = "input doc: token\npattern main = causal & same(doc)"
     report = pd.analyze(spec, n=64)
     assert report.pairs == Between(64, 64 * 65 // 2)
-    assert report.per_query.min is None and report.rows_without_keys is None
+    assert report.per_query == (1, Between(1.0, 32.5), Between(1, 64))
+    assert report.rows_without_keys == (0, None)  # whatever the documents are, a query sees itself
     assert "depends on the run-time inputs (doc)" in str(report)
+    elsewhere = pd.analyze("input doc: token\npattern main = same(doc) - self", n=64)
+    assert elsewhere.rows_without_keys is None
     exact = pd.analyze(spec, n=64, inputs={"doc": np.repeat([0, 1], 32)})
     assert exact.pairs == 2 * 32 * 33 // 2
     assert exact.rows_without_keys == (0, None)
