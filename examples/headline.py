@@ -30,9 +30,9 @@ def install_and_restart() -> None:
         print(f"making the virtual environment {environment.name} …", flush=True)
         venv.create(environment, with_pip=True)
     print("installing patterndsl into it …", flush=True)
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)], check=True
-    )
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)]
+    if subprocess.run(pip, check=False).returncode:
+        sys.exit("the installation failed (see above)")
     sys.exit(subprocess.run([python, __file__, *sys.argv[1:]], check=False).returncode)
 
 
