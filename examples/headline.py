@@ -44,11 +44,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8192, help="number of tokens")
     n = parser.parse_args().n
 
+    shape = Shape(n, heads=4, kv_heads=4, head_dim=64)
     spec = pd.load(SPEC)
-    print(f"spec: {spec}\n")
-    print(f"{pd.analyze(spec, n=n)}\n")
-    print(pd.compile(spec).plan(n).explain(), end="\n\n")
-    result = trial(spec, Shape(n, heads=4, kv_heads=4, head_dim=64))
+    print(pd.analyze(spec, n=n, num_heads=shape.heads, head_dim=shape.head_dim, itemsize=4), end="\n\n")
+    print(pd.compile(spec).plan(n, num_heads=shape.heads).explain(), end="\n\n")
+    print("running, comparing with the reference, timing dense attention …", flush=True)
+    result = trial(spec, shape, repeats=3)
     print(result)
     if not result.error < 1e-4:
         sys.exit("the result is not the reference's")
