@@ -38,7 +38,10 @@ def main() -> int:
     failed = [name for name, command in STATIC.items() if run([python, "-m", *command], environment)]
     if failed:
         print(f"failed: {', '.join(failed)} (see above; the tests follow)", flush=True)
-    tests = run([python, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments.pytest], environment)
+    tests = run(
+        [python, "-m", "pytest", "-n", "2", "--dist", "worksteal", "--durations=15", *arguments.pytest],
+        environment,
+    )
     return tests or int(bool(failed))
 
 

@@ -49,8 +49,9 @@ SHAPES = {
     "ragged": Shape(n=53, batch=2),
     "short queries": Shape(n=70, n_q=19, kv_heads=4),
     "more queries than keys": Shape(n=21, n_q=40),
-    "heads of values differ": Shape(n=40, head_dim=16, v_head_dim=4, kv_heads=1),
-    "bfloat16": Shape(n=50, dtype="bfloat16"),
+    "bfloat16, one key head, narrow values": Shape(
+        n=50, dtype="bfloat16", head_dim=16, v_head_dim=4, kv_heads=1
+    ),
     "default blocks": Shape(n=150, blocks=None),
 }
 
@@ -126,7 +127,7 @@ def test_pattern(text: str, backend: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s != "ragged"])
 @pytest.mark.parametrize("text", EXAMPLES + COMBINED)
 def test_pattern_in_every_shape(text: str, shape: str, backend: str) -> None:
     compare(text, SHAPES[shape], backend)
