@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from patterndsl.diagnostics import BadCall, InputShape, SpecError
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.interval import Interval, classify
 from patterndsl.ir.nodes import Pool
@@ -25,6 +26,10 @@ EXACT = 1024
 """Up to this n every pair is looked at; beyond, a sample of each cell."""
 SAMPLES = 12
 """Queries, and tokens, looked at in each cell of a sampled picture."""
+MOST_POSITIONS = 4096
+"""Queries, and tokens, looked at in a sampled picture (at least two in each cell)."""
+AT_ONCE = 2**21
+"""Pairs looked at at a time."""
 FAINT = 1e-6
 """Density of a cell of a sampled picture of which nothing is known."""
 MOST_STEPS = 2_000
@@ -70,6 +75,9 @@ def picture(
     """
     node = spec.bind(n, params=params, head=head, layer=layer)
     values = check_inputs(spec.inputs, inputs, n)
+    for name, value in values.items():
+        if value.ndim != 1:
+            raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}]"))
     size = -(-n // cells)
     bounds = np.minimum(np.arange(0, n + size, size), n)
     positions, starts = _positions(bounds, exact=n <= EXACT)
@@ -99,9 +107,10 @@ def _positions(bounds: Ints, exact: bool) -> tuple[Ints, Ints]:
     if exact:
         return np.arange(bounds[-1]), bounds[:-1]
     jitter = np.random.default_rng(0)
+    most = max(2, min(SAMPLES, MOST_POSITIONS // len(bounds)))
     cells = []
     for low, high in itertools.pairwise(bounds):
-        edges = np.linspace(low, high, min(SAMPLES, high - low) + 1).astype(np.int64)
+        edges = np.linspace(low, high, min(most, high - low) + 1).astype(np.int64)
         cells.append(np.unique([low, *jitter.integers(edges[:-1], edges[1:])]))
     return np.concatenate(cells), np.cumsum([0, *map(len, cells[:-1])])
 
@@ -109,31 +118,34 @@ def _positions(bounds: Ints, exact: bool) -> tuple[Ints, Ints]:
 def _density(
     term: Term, pool: Pool, n: int, positions: Ints, starts: Ints, inputs: Mapping[str, Any]
 ) -> Floats:
-    kept = _kept(term, pool, n, positions, inputs)
-    sizes = np.diff([*starts, len(positions)]).astype(float)
-    total = np.add.reduceat(np.add.reduceat(kept.astype(float), starts, axis=0), starts, axis=1)
-    return np.asarray(total / (sizes[:, None] * sizes[None, :]))
+    """The share of the pairs of positions that is kept, by cells."""
+    _check_loops(term)
+    slots, back = np.unique(positions // pool.stride, return_inverse=True)
+    index = str(slot_index(pool).value)
+    ends = [*starts, len(positions)]
+    sizes = np.diff(ends)
+    found = np.zeros((len(starts), len(starts)))
+    at_once = max(1, AT_ONCE // (len(positions) * int(sizes.max())))  # rows of cells
+    for row in range(0, len(starts), at_once):
+        cells = slice(row, row + at_once)
+        first = starts[row]
+        q = positions[first : ends[min(row + at_once, len(starts))]]
+        kept = evaluate(term.keep, {"q": q[:, None], index: slots[None, :], "n": n}, inputs)
+        kept = np.broadcast_to(kept, (len(q), len(slots)))[:, back]
+        by_column = np.add.reduceat(kept, starts, axis=1, dtype=np.int64)
+        found[cells] = np.add.reduceat(by_column, starts[cells] - first, axis=0)
+    return np.asarray(found / (sizes[:, None] * sizes[None, :]))
 
 
-def _kept(
-    term: Term, pool: Pool, n: int, positions: Ints, inputs: Mapping[str, Any]
-) -> npt.NDArray[np.bool_]:
-    """Whether each query sees each token through this source, bool [positions, positions]."""
+def _check_loops(term: Term) -> None:
+    """Raise SpecError where a predicate takes too many steps at each pair."""
     loops: list[Any] = [e.value for e in term.keep.walk() if e.op in ("forall", "exists")]
     longest: int = max((trips for _, trips in loops), default=0)
     if longest > MOST_STEPS:
-        from patterndsl.diagnostics import BadCall, SpecError
-
         reason = (
-            f"whether a chunk of {longest} tokens is kept needs every one of them, too many for a picture"
+            f"whether a chunk of {longest} tokens is kept needs every one of them: too many for a picture"
         )
         raise SpecError(BadCall(argument="n", reason=reason, advice="draw it at a smaller n"))
-    index = str(slot_index(pool).value)
-    slots = positions // pool.stride
-    distinct, back = np.unique(slots, return_inverse=True)
-    env = {"q": positions[:, None], index: distinct[None, :], "n": n}
-    kept = np.broadcast_to(evaluate(term.keep, env, inputs), (len(positions), len(distinct)))
-    return np.asarray(kept[:, back])
 
 
 def _proved(density: Floats, term: Term, pool: Pool, n: int, bounds: Ints) -> Floats:

@@ -57,10 +57,10 @@ class Trial:
     """What was measured.
 
     ``error``: the largest absolute difference from the reference over ``compared`` of ``shape.n`` queries,
-    and ``largest``: the largest absolute value of the reference there. Seconds are medians, of the forward
-    pass; ``compile_seconds`` holds planning, tracing and compiling; ``dense_seconds`` is None where dense
-    attention was too large to time. ``computed``: (query, slot) pairs computed over all heads; ``full_tiles``
-    and ``partial_tiles`` are the plan's.
+    infinite where an output is not finite; ``largest``: the reference's largest absolute value there. Seconds
+    are medians, of the forward pass; ``compile_seconds`` holds planning, tracing and compiling;
+    ``dense_seconds`` is None where dense attention was too large to time. ``computed``: (query, slot) pairs
+    computed over all heads; ``full_tiles`` and ``partial_tiles`` are the plan's.
     """
 
     shape: Shape
@@ -86,7 +86,9 @@ class Trial:
         return self.computed / (self.shape.heads * self.shape.n**2)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "speedup": self.speedup, "computed_share": self.computed_share}
+        """Plain data, fit for JSON; an infinite error is None."""
+        more = {"speedup": self.speedup, "computed_share": self.computed_share}
+        return {**dataclasses.asdict(self), **more, "error": self.error if np.isfinite(self.error) else None}
 
     def __str__(self) -> str:
         s = self.shape

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = 4
+MOST_PACKED = 2**28
 LARGEST = 2**36
 """Most bytes of q, k and v together."""
 
@@ -93,6 +94,8 @@ def _packed(text: str, n: int, seed: int) -> Any:
 
     digits = text.removeprefix("packed:")
     count = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0
+    if n > MOST_PACKED:
+        raise UsageError(f"--input: documents are packed for up to {MOST_PACKED} tokens, not {n}")
     if not 0 < count <= n:
         raise UsageError(f"--input: from 1 to {n} documents can be packed, not {digits!r}")
     ids = np.zeros(n, np.int32)

@@ -76,6 +76,9 @@ def test_a_wrong_result_shows(monkeypatch):
 
     monkeypatch.setattr(pd.Attention, "__call__", wrong)
     assert trial(pd.parse("causal"), Shape(64, head_dim=8), repeats=1).error == pytest.approx(0.25, rel=1e-4)
+    monkeypatch.setattr(pd.Attention, "__call__", lambda self, q, k, v: right(self, q, k, v) * jax.numpy.nan)
+    found = trial(pd.parse("causal"), Shape(64, head_dim=8), repeats=1)
+    assert found.error == np.inf and json.loads(json.dumps(found.to_dict(), allow_nan=False))["error"] is None
 
 
 @pytest.mark.parametrize("stage", ["ast", "ir", "plan", "jaxpr", "stablehlo"])

@@ -53,6 +53,24 @@ def test_large_n_is_sampled_and_says_so():
     assert "sample" in plot.terminal(drawn)
 
 
+def test_a_sampled_picture_is_close_to_the_exact_one():
+    spec = pd.parse("causal & (local(300) | strided(7)) | hierarchical(4)")
+    sampled = plot.picture(spec, 2000, cells=40)
+    mask = spec.mask(2000)
+    exact = mask.reshape(40, 50, 40, 50).mean(axis=(1, 3))
+    density = sampled.panels[0].density
+    assert ((density == 0) <= (exact == 0)).all(), "an empty cell is proved to be empty"
+    assert np.abs(density - exact).mean() < 0.03
+
+
+def test_strips_change_nothing(monkeypatch):
+    spec = pd.parse(HEADLINE)
+    whole = plot.picture(spec, 300, cells=32)
+    monkeypatch.setattr(plot, "AT_ONCE", 1)
+    for a, b in zip(whole.panels, plot.picture(spec, 300, cells=32).panels, strict=True):
+        np.testing.assert_array_equal(a.density, b.density)
+
+
 def test_terminal_picture():
     result = patterndsl("show", "-e", "causal & local(2)", "-n", 4)
     assert result.out == "tokens: 4\n██\n████\n  ████\n    ████\n"
@@ -103,6 +121,8 @@ def test_inputs(tmp_path):
     missing = patterndsl("show", spec, "-n", 4)
     assert missing.code == 1 and "E401" in missing.err
     assert patterndsl("show", spec, "-n", 5, "--input", f"doc={ids}").code == 1
+    np.save(ids, np.zeros((2, 64), int))
+    assert patterndsl("show", spec, "-n", 64, "--input", f"doc={ids}").code == 1
     for wrong in ("doc", "doc=nowhere.npy", f"doc={spec}", "doc=packed:0", "doc=packed:65", "doc=packed:x"):
         result = patterndsl("show", spec, "-n", 64, "--input", wrong)
         assert result.code == 2 and "--input" in result.err
