@@ -97,7 +97,7 @@ class Trial:
         if self.dense_seconds is None:
             dense = f"not timed: its logits alone take {s.logits * 4 / 2**30:.0f} GiB"
         else:
-            dense = f"{1000 * self.dense_seconds:.1f} ms, {self.speedup:.1f} times as long"
+            dense = f"{1000 * self.dense_seconds:.1f} ms, {self.speedup:.3g} times as long"
         lines = {
             "shape": f"n = {s.n}, batch {s.batch}, {heads} heads × {s.head_dim}, {s.dtype}",
             "backend": self.backend,
@@ -134,7 +134,7 @@ def trial(
     rng = np.random.default_rng(seed)
     q, k, v = (jnp.asarray(rng.standard_normal(s, np.float32), shape.dtype) for s in shape.operands())
     extra: dict[str, Any] = {name: jnp.asarray(x) for name, x in (inputs or {}).items()}
-    branches = max(len(g.branches) for g in plan.groups)
+    branches = branch_count(plan)
     if branches > 1:
         size = (shape.batch, shape.n, shape.heads, branches)
         extra["gates"] = jax.nn.softmax(jnp.asarray(rng.standard_normal(size, np.float32)))
@@ -162,6 +162,11 @@ def trial(
         full_tiles=stats.full_blocks,
         partial_tiles=stats.partial_blocks,
     )
+
+
+def branch_count(plan: Plan) -> int:
+    """How many softmaxes the spec mixes: 1 without `mix`."""
+    return max(len(group.branches) for group in plan.groups)
 
 
 def _median(run: Callable[[], Any], repeats: int) -> float:

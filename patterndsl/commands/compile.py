@@ -140,16 +140,16 @@ def _jaxpr(arguments: Arguments) -> str:
     import jax
 
     attention, shape = _attention(arguments)
-    operands, inputs = shapes.abstract(shape, attention.spec.inputs)
-    return str(jax.make_jaxpr(lambda q, k, v, given: attention(q, k, v, **given))(*operands, inputs))
+    operands, given = shapes.abstract(attention, shape)
+    return str(jax.make_jaxpr(lambda q, k, v, given: attention(q, k, v, **given))(*operands, given))
 
 
 def _stablehlo(arguments: Arguments) -> str:
     import jax
 
     attention, shape = _attention(arguments)
-    operands, inputs = shapes.abstract(shape, attention.spec.inputs)
-    return jax.jit(attention.__call__).lower(*operands, **inputs).as_text()
+    operands, given = shapes.abstract(attention, shape)
+    return jax.jit(attention.__call__).lower(*operands, **given).as_text()
 
 
 def _attention(arguments: Arguments) -> tuple[Attention, Shape]:

@@ -1,6 +1,6 @@
 """Write the attention function as a jax.export artifact, which runs without patterndsl.
 
-It takes q, k, v of any batch size and the run-time inputs by name:
+It takes q, k, v of any batch size, and run-time inputs and gates by name:
 jax.export.deserialize(bytearray(data)).call(q, k, v).
 """
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from patterndsl.api import Attention
     from patterndsl.trial import Shape
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
 
 def add_arguments(parser: Parser) -> None:
     options.add_spec(parser)
@@ -23,7 +25,7 @@ def add_arguments(parser: Parser) -> None:
     options.add_layer(parser)
     shapes.add_shape(parser, batch=False)
     options.add_backend(parser)
-    told = "cpu, cuda, tpu: for which to export (this one)"
+    told = f"of {', '.join(PLATFORMS)}: for which to export (this one)"
     parser.add_argument("--platforms", metavar="P[,P…]", help=told)
     parser.add_argument(
         "--vjp-order", type=int, choices=(0, 1), default=0, help="1 includes the gradient (0)"
@@ -37,6 +39,9 @@ def main(arguments: Arguments) -> int:
     spec = options.read_spec(arguments)
     shape = shapes.shape_of(arguments, spec)
     platforms = None if arguments.platforms is None else [p.strip() for p in arguments.platforms.split(",")]
+    for name in platforms or ():
+        if name not in PLATFORMS:
+            raise UsageError(f"--platforms: {name!r} is none of {', '.join(PLATFORMS)}")
     with progress(f"exporting for n = {shape.n}"):
         from patterndsl.api import compile
 
@@ -51,12 +56,13 @@ def main(arguments: Arguments) -> int:
 def artifact(
     attention: Attention, shape: Shape, platforms: list[str] | None = None, vjp_order: int = 0
 ) -> bytes:
-    """The function of q, k, v [b, n, heads, head_dim] and inputs [b, n], for every b, serialized."""
+    """The function of q, k, v [b, n, heads, head_dim] and, by name, of inputs [b, n] and a mixture's gates
+    [b, n, heads, branches], for every b, serialized."""
     import jax
     import jax.export
 
     (b,) = jax.export.symbolic_shape("b")
-    operands, inputs = shapes.abstract(shape, attention.spec.inputs, b)
+    operands, given = shapes.abstract(attention, shape, b)
     function = jax.jit(lambda q, k, v, **given: attention(q, k, v, **given))
-    exported = jax.export.export(function, platforms=platforms)(*operands, **inputs)
+    exported = jax.export.export(function, platforms=platforms)(*operands, **given)
     return bytes(exported.serialize(vjp_order=vjp_order))

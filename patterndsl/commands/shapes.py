@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patterndsl.commands.options import Arguments, Parser, UsageError, whole
 
 if TYPE_CHECKING:
+    from patterndsl.api import Attention
     from patterndsl.spec import Spec
     from patterndsl.trial import Shape
 
@@ -52,18 +53,22 @@ def shape_of(arguments: Arguments, spec: Spec) -> Shape:
     return shape
 
 
-def abstract(shape: Shape, inputs: tuple[str, ...], batch: Any = None) -> tuple[list[Any], dict[str, Any]]:
-    """q, k, v and the run-time inputs (one for each sequence of the batch), as shapes and dtypes.
-
-    ``batch``: in place of the shape's own, as a symbolic size.
-    """
+def abstract(attention: Attention, shape: Shape, batch: Any = None) -> tuple[list[Any], dict[str, Any]]:
+    """q, k and v, and what else the function is called with (run-time inputs, a mixture's gates), as shapes
+    and dtypes. ``batch``: in place of the shape's own, as a symbolic size."""
     import jax
     import jax.numpy as jnp
+
+    from patterndsl.trial import branch_count
 
     make: Any = jax.ShapeDtypeStruct
     b = shape.batch if batch is None else batch
     operands = [make((b, *s[1:]), shape.dtype) for s in shape.operands()]
-    return operands, {name: make((b, shape.n), jnp.int32) for name in inputs}
+    more = {name: make((b, shape.n), jnp.int32) for name in attention.spec.inputs}
+    branches = branch_count(attention.plan(shape.n, num_heads=shape.heads))
+    if branches > 1:
+        more["gates"] = make((b, shape.n, shape.heads, branches), jnp.float32)
+    return operands, more
 
 
 def named_heads(spec: Spec) -> int:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
@@ -166,6 +167,29 @@ def test_export_loads_without_patterndsl(tmp_path, vjp_order):
     loaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split()[1] == ("0" if vjp_order == 0 else "4")
+
+
+def test_mixtures_take_gates(tmp_path):
+    spec, path = "mix(causal & local(4), causal & hierarchical(2))", tmp_path / "f.jaxexport"
+    shape = ["-n", 24, "--heads", 2, "--head-dim", 8]
+    result = patterndsl("run", "-e", spec, *shape, "--repeat", 1, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["error"] < 2e-5
+    assert "f32[1,24,2,2]" in patterndsl("compile", "-e", spec, *shape, "--emit", "jaxpr").out
+    assert patterndsl("export", "-e", spec, *shape, "-o", path).code == 0
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 2, 8))
+    gates = jax.random.uniform(jax.random.key(1), (2, 24, 2, 2))
+    out = jax.export.deserialize(bytearray(path.read_bytes())).call(q, k, v, gates=gates)
+    np.testing.assert_allclose(out, pd.reference(spec, q, k, v, gates=gates), atol=2e-5)
+
+
+def test_export_for_several_platforms(tmp_path):
+    path = tmp_path / "f.jaxexport"
+    given = ["-e", "causal & local(4)", "-n", 24, "-o", path]
+    assert patterndsl("export", *given, "--platforms", "cpu,cuda,tpu").code == 0
+    assert jax.export.deserialize(bytearray(path.read_bytes())).platforms == ("cpu", "cuda", "tpu")
+    result = patterndsl("export", *given, "--platforms", "abacus")
+    assert result.code == 2 and "abacus" in result.err
 
 
 def test_export_needs_a_length_and_a_file():
