@@ -49,7 +49,10 @@ def _evaluate(node: Expr, done: dict[Expr, Any], env: Mapping[str, Any], inputs:
 
 def read_input(values: Any, position: Any, xp: Any) -> Any:
     """``values[..., position]``, positions outside the sequence moved to its ends."""
-    return xp.asarray(values)[..., xp.clip(position, 0, values.shape[-1] - 1)]
+    values, at = xp.asarray(values), xp.clip(position, 0, values.shape[-1] - 1)
+    if values.ndim > 1 and xp.ndim(at) == 0:  # one position known to all: the batch axes stay in front
+        at = xp.reshape(xp.asarray(at), (1, 1))
+    return values[..., at]
 
 
 def _quantifier(node: Expr, env: Mapping[str, Any], inputs: Inputs, xp: Any) -> Any:

@@ -212,6 +212,16 @@ def test_run_time_inputs_do_not_recompile(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_one_query_of_a_batch_of_documents(backend: str) -> None:
+    """The query's position is then a constant of the plan; its label is not."""
+    spec = pd.parse("input doc: token\npattern main = same(doc) & (butterfly(3) | hierarchical(4))")
+    q, k, v = arrays(Shape(n=40, n_q=1, batch=2))
+    doc = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 40)))
+    got = pd.compile(spec, backend=backend)(q, k, v, doc=doc)
+    np.testing.assert_allclose(got, pd.reference(spec, q, k, v, doc=doc), atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_mixture_of_branches(backend: str) -> None:
     spec = pd.mix(pd.local(4), pd.causal & pd.hierarchical(4), pd.strided(5))
     q, k, v = arrays(Shape(n=40, batch=2))
