@@ -19,6 +19,7 @@ from patterndsl.ir.interval import (
 )
 
 INT32 = 2**31
+INPUTS = 2**28
 
 
 def simplify_over(e: Expr, env: Env) -> Expr:
@@ -99,15 +100,21 @@ def check_ranges(e: Expr, env: Env) -> None:
     """Every value on the way to ``e`` fits int32 over the box, and no divisor can be zero there.
 
     Raises `BeyondInt32` and `ZeroDivisor`. Both sides of an ``if``, an ``and`` and an ``or`` are evaluated.
+    Arithmetic with run-time inputs is checked for values within ±`INPUTS`, so that differences and small
+    multiples of them pass; larger values may be compared, but may wrap around in arithmetic.
     """
     for node, here in _scopes(e, env):
         if node.op in ("floordiv", "mod"):
-            divisor = bounds(node.args[1], here, xp=EXACT)
+            divisor = bounds(node.args[1], here, _input, EXACT)
             if divisor.lo <= 0 <= divisor.hi:
                 raise ZeroDivisor(node)
-        value = evaluate_all(node, here, None, EXACT)[node]
+        value = evaluate_all(node, here, _input, EXACT)[node]
         if isinstance(value, Interval) and not (value.lo >= -INT32 and value.hi < INT32):
             raise BeyondInt32(node)
+
+
+def _input(node: Expr, position: Interval) -> Interval:
+    return Interval(-INPUTS, INPUTS)
 
 
 def _scopes(e: Expr, env: Env) -> Iterator[tuple[Expr, Env]]:
