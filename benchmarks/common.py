@@ -14,12 +14,14 @@ from typing import Any
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def best_of(run: Callable[[], Any], repeats: int = 7, warmups: int = 2) -> float:
-    """Median seconds of a call, after warm-ups; the call waits for its result."""
-    for _ in range(warmups):
-        run()
-    times = []
-    for _ in range(repeats):
+def best_of(run: Callable[[], Any], repeats: int = 7, budget: float = 2.0) -> float:
+    """Median seconds of a call, after a warm-up that compiles; the call waits for its result.
+
+    At most ``repeats`` calls, and no more once they have taken ``budget`` seconds.
+    """
+    run()
+    times: list[float] = []
+    while len(times) < repeats and (not times or sum(times) < budget):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
