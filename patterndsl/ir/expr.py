@@ -189,12 +189,13 @@ class Expr(metaclass=Interned):
         """For each subexpression the variables that it reads and does not bind itself."""
         found: dict[Expr, frozenset[str]] = {}
         for e in self.walk():
-            names = frozenset[str]().union(*(found[a] for a in e.args))
             if e.op == "var":
-                names = frozenset({str(e.value)})
-            elif e.op in ("forall", "exists"):
-                names -= {bound(e)[0]}
-            found[e] = names
+                found[e] = frozenset({str(e.value)})
+            elif e.op in ("forall", "exists"):  # the range is outside the scope
+                first, last, body = (found[a] for a in e.args)
+                found[e] = first | last | (body - {bound(e)[0]})
+            else:
+                found[e] = frozenset[str]().union(*(found[a] for a in e.args))
         return found
 
     def names(self) -> frozenset[str]:
@@ -311,8 +312,10 @@ def member(x: Expr, items: list[Expr | int]) -> Expr:
 
 
 def fresh(body: Expr, stem: str) -> str:
-    """A variable name that ``body`` does not use."""
-    taken = {str(e.value) for e in body.walk() if e.op == "var"}
+    """A variable name that ``body`` neither reads nor binds."""
+    nodes = body.walk()
+    taken = {str(e.value) for e in nodes if e.op == "var"}
+    taken |= {bound(e)[0] for e in nodes if e.op in ("forall", "exists")}
     name = f"{stem}'"
     while name in taken:
         name += "'"

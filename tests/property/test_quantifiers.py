@@ -79,3 +79,12 @@ def test_between_its_changes_a_predicate_is_constant(body: Expr, q: int) -> None
 def test_what_keeps_its_loop(body: Expr, loops: bool) -> None:
     made = forall("k", C * 64, C * 64 + 63, body, 64)
     assert any(e.op == "forall" for e in made.walk()) is loops
+
+
+def test_a_range_does_not_read_the_variable_that_it_binds() -> None:
+    """The inner body ignores its variable; the outer one, in the inner range, must keep a name of its own."""
+    inner = quantify("exists", "k", K, K + 2, Q.eq(3), 3)
+    outer = quantify("forall", "k", as_expr(0), as_expr(4), inner, 5)
+    assert outer.names() == {"q"}
+    assert outer.value != inner.value
+    np.testing.assert_array_equal(evaluate(outer, {"q": np.arange(6)}), np.arange(6) == 3)
