@@ -148,7 +148,7 @@ class _Analysis:
             _empty(counts),
             plan,
             cost,
-            (*self.exactness(n, slots), *notes),
+            (*self.exactness(n, slots, all(c.slots.rows is not None for _, c in counts)), *notes),
         )
 
     def bounded(self, n: int, why: SpecError) -> AtLength:
@@ -171,9 +171,9 @@ class _Analysis:
             notes=tuple(f"bounds only: {d.message()}" for d in why.diagnostics),
         )
 
-    def exactness(self, n: int, slots: Tally) -> list[str]:
+    def exactness(self, n: int, slots: Tally, rows: bool) -> list[str]:
         if slots.exact:
-            return []
+            return [] if rows else ["counts for each query would take too much memory at this length"]
         if n > LARGEST:
             return [f"n = {n} is beyond what is counted exactly (2^28): bounds from the patterns themselves"]
         if self.module.inputs:

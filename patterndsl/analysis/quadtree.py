@@ -78,7 +78,9 @@ def tiles(
     `tally`."""
     size = _power(max(n_q, block)), _power(max(slots, block))
     whole = _cut(e, slot, first, (n_q, slots), size)
-    return _Quadtree(whole, slot, first, size, (block, block), budget or Budget()).tiles(block * block)
+    return _Quadtree(whole, slot, first, size, (block, block), budget or Budget(), block * block).tiles(
+        block * block
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +143,11 @@ class _Quadtree:
         size: tuple[int, int],
         leaf: tuple[int, int],
         budget: Budget,
+        least: int = 16,
     ) -> None:
         whole = {"q": Interval(first, first + size[0] - 1), slot: Interval(0, size[1] - 1)}
         self.e, self.slot, self.leaf, self.budget = simplify_over(probed(e), whole), slot, leaf, budget
+        self.least = least  # pairs of a box that is evaluated pair by pair even where there are many
         self.counts = e.sort != "bool"
         self.nodes, self.trips = len(self.e.walk()), _trips(self.e)
         self.steps: list[_Step] = []
@@ -174,11 +178,13 @@ class _Quadtree:
             if not len(mixed):
                 self.leaves = np.zeros((0, queries), np.int64)
                 return
-            if queries <= self.leaf[0] and slots <= self.leaf[1]:
+            small = queries <= self.leaf[0] and slots <= self.leaf[1]
+            if small and (len(q0) * queries * slots <= CELLS or queries * slots <= self.least):
                 if self.budget.spend(len(q0) * queries * slots * self.nodes * self.trips):
                     self.leaves = self.evaluate(q0, s0, size)
                 return
-            split = (1 + (queries > self.leaf[0]), 1 + (slots > self.leaf[1]))
+            least = (1, 1) if small else self.leaf
+            split = (1 + (queries > least[0]), 1 + (slots > least[1]))
             size = (queries // split[0], slots // split[1])
             shape = (len(q0), *split)
             q0 = np.broadcast_to((q0[:, None] + np.arange(split[0]) * size[0])[:, :, None], shape).ravel()

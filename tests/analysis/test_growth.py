@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
 
+from patterndsl.analysis.count import count
 from patterndsl.analysis.growth import LINEAR, QUADRATIC, Rate, fit, growth, rate
 from patterndsl.builders import ceil, heads, log2, n, sqrt, where
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir import resolve
 from patterndsl.ir.expr import build
+from patterndsl.ir.nodes import Node
+from patterndsl.ir.normal import walk
+from patterndsl.patterns.random import Random
 from patterndsl.spec import Spec
 from tests.analysis.build import make
+from tests.strategies import as_module, nodes
 
 ROOT = ceil(sqrt(n))
 causal, full, none, self_ = make("causal"), make("full"), make("none"), make("self")
@@ -160,3 +167,32 @@ def test_a_spec_without_meaning_at_some_lengths() -> None:
     with pytest.raises(SpecError):
         spec.bind(256)
     assert grow(spec)[0] == "O(n)"
+
+
+@settings(max_examples=25, deadline=None)
+@given(nodes(2, inputs=False, blocks=False))
+def test_class_follows_the_counts_at_other_lengths(node: Node) -> None:
+    """Between two lengths that were not looked at, the counts grow no faster than the class, and if it is
+    tight no slower, up to lower terms."""
+    module = as_module(node)
+    if any(isinstance(p, Random) for p in walk(node)):  # counted at small lengths only
+        return
+    found, _ = growth(module, 1)
+    totals = []
+    lengths = [3 * 2**i for i in (13, 18)]
+    for length in lengths:
+        got = count(Spec(module).bind(length), length, length, 0, rows=False).slots
+        if not got.exact:
+            return
+        totals.append(got.lower)
+    if found.rate is None:
+        assert totals[-1] == 0
+    if 0 in totals:
+        assert found.rate is None or not found.tight
+    if found.rate is None or 0 in totals:
+        return
+    slope = math.log2(totals[1] / totals[0]) / 5
+    log = float(found.rate.log) * math.log2(math.log2(lengths[1]) / math.log2(lengths[0])) / 5
+    assert slope <= float(found.rate.power) + log + 0.2
+    if found.tight:
+        assert slope >= float(found.rate.power) - 0.2
