@@ -179,15 +179,18 @@ def _log(d: Sequence[float], most: Fraction | None, step: float) -> int | None:
         return None
     if abs(steps[-1]) <= 1e-6 * d[-1] and abs(steps[-2]) <= 1e-3 * d[-1]:
         return 0
-    if most == 0 and all(abs(s) < 0.1 * x for s, x in zip(steps[1:], d[1:], strict=False)):
-        return 0  # cannot grow, and falls off more slowly than a power or 1 / log n would: noise of a draw
+    steady = most == 0 or steps[-1] * steps[-2] < 0  # cannot grow, or does not
+    if steady and all(abs(s) < 0.1 * x for s, x in zip(steps[1:], d[1:], strict=False)):
+        return 0  # it falls off more slowly than a power or 1 / log n would: noise, of a draw or of rounding
     ratios = [b / a if a else 0.0 for a, b in itertools.pairwise(steps)]
     if abs(ratios[-1]) < 0.5:
         # If the rest is one power of n it falls geometrically, and two steps give the limit (Aitken).
         limits = [x + s * r / (1 - r) for x, s, r in zip(d[2:], steps[1:], ratios, strict=True) if r != 1]
         settled = len(limits) == 2 and limits[1] > 0 and 0.66 < limits[0] / limits[1] < 1.5
         one_power = any(abs(ratios[-1] * step ** (i / 2) - 1) < 0.05 for i in (1, 2, 3))
-        return 0 if settled or (one_power and limits[-1] > 0.1 * d[-1]) else None
+        # A limit that is small beside the rest may be noise in counts that grow more slowly.
+        clear = limits[-1] > 0.3 * d[-1] and d[-2] < d[-1] * step / 2
+        return 0 if (settled or one_power) and clear else None
     if steps[-1] <= 0 or steps[-2] <= 0 or most == 0:
         return None
     if most == 1:
@@ -208,7 +211,7 @@ def growth(module: Module, num_heads: int, budget: Budget | None = None) -> tupl
     why = reason(max(nodes, key=lambda node: upper_rate(node) or Rate(Fraction(-1))))
     if most is None:
         return Growth(None, True), why
-    ladder = _ladder(module, num_heads, budget or Budget())
+    ladder = _ladder(module, num_heads, budget or Budget(8e7))
     if ladder is None:
         return Growth(most, False), f"{why} (an upper bound: no exact counts at growing lengths)"
     lengths, lower, upper = ladder

@@ -143,6 +143,7 @@ def test_more_than_one_budget_is_an_upper_bound() -> None:
         (lambda n: n * (n.bit_length() - 1) ** 2, QUADRATIC, Rate(Fraction(1), Fraction(2))),
         (lambda n: n * n // (n.bit_length() - 1), QUADRATIC, None),  # not a class that is known
         (lambda n: 5 * n + (-1) ** n.bit_length() * n // 16, LINEAR, LINEAR),
+        (lambda n: 40 + 7 * n.bit_length() % 5, LINEAR, Rate(Fraction(0))),
         (lambda n: 12, LINEAR, Rate(Fraction(0))),
         (lambda n: 127 * n, Rate(Fraction(1), Fraction(1)), LINEAR),
         (lambda n: 40 * int(n**0.5), QUADRATIC, Rate(Fraction(1, 2))),
