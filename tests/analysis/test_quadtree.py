@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patterndsl.analysis import signature
 from patterndsl.analysis.quadtree import Budget, tally
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir.dense import dense
-from patterndsl.ir.expr import as_expr
-from patterndsl.ir.nodes import Node
+from patterndsl.ir.expr import K, Q, as_expr
+from patterndsl.ir.nodes import Node, Where
 from patterndsl.ir.normal import TOKENS, branches
 from patterndsl.patterns.transforms import Blocks
 from patterndsl.spec import Spec
@@ -59,3 +61,12 @@ def test_sums_of_coarsened_patterns(node: Node, size: int, n: int, more: int) ->
     except SpecError:
         return
     check(bound, n, max(1, n + more))
+
+
+def test_boxes_that_only_seem_alike_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison with dense counts catches a signature that forgets its keys."""
+    node = Spec(as_module(Where((Q - K) % 5 <= 1))).bind(100)
+    check(node, 100, 100)
+    monkeypatch.setattr(signature._Scope, "key", lambda self, value, where: None)
+    with pytest.raises(AssertionError):
+        check(node, 100, 100)
