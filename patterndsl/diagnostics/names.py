@@ -44,6 +44,10 @@ the inputs.
 
     def help(self) -> str | None:
         name = self.name[:40]
+        if self.what == "name" and name in ("True", "False"):
+            return f"write {shown(name.lower())}"
+        if self.what == "name" and name in ("q", "k"):
+            return "positions have names only inside a predicate: `where(q, k: …)`"
         define = {
             "import": f'import it: `import {name}`, or `import "file.attn" as {name}`',
             "input": f"declare it: `input {name}: token`",

@@ -193,6 +193,7 @@ statements, the pattern to compile is the one that is named `main`.
     wrong = "param w = 128\npattern near = local(w)\n\nx = causal & near"
     right = "param w = 128\npattern near = local(w)\n\npattern main = causal & near"
     name: str = ""
+    instead: str = ""
 
     def message(self) -> str:
         return "expected a statement" if self.name else "an expression cannot stand beside statements"
@@ -204,7 +205,7 @@ statements, the pattern to compile is the one that is named `main`.
         if not self.name:
             return "make it a statement: `pattern main = …`"
         close = did_you_mean(self.name, ("import", "param", "input", "pattern"))
-        return close or f"definitions begin with a word that says what they define: `pattern {self.name} = …`"
+        return close or f"definitions begin with a word that says what they define: {shown(self.instead)}"
 
 
 class EmptySpec(Diagnostic):

@@ -129,6 +129,7 @@ Arguments and operators each want one kind.
             ): "a number alone is no pattern: `local(128)` keeps a window of that size",
             ("a list", "a number"): "put it into brackets: `[0]`",
             ("a number", "a list"): "give one number, without brackets",
+            ("a number", "an input"): "an input is an array: in `where(q, k: …)`, index it, as in `doc[k]`",
             ("a predicate", "a number"): "compare it with something, as in `(q - k) % 2 == 0`",
         }
         return known.get((self.expected, self.found))
@@ -170,6 +171,9 @@ in Python.
     def help(self) -> str | None:
         if self.operands == "a pattern alone":
             return "`~a` is the complement of a pattern, `a - b` the difference of two"
+        if self.operands == "numbers" and self.operator in ("&", "|"):
+            joined = shown({"&": "and", "|": "or"}[self.operator])
+            return f"numbers have `+ - * // %`; two conditions are joined by {joined}"
         if self.operands == "patterns":
             return "patterns combine with `|`, `^`, `&`, `+`, `-` and `~`"
         word = {"&": "and", "|": "or", "~": "not", "^": "!="}.get(self.operator)

@@ -131,6 +131,10 @@ def _number(scope: Scope, node: ast.Expression) -> Expr | None:
             return _function(scope, node, callee.text, arguments)
         case ast.Index():
             return _index(scope, node)
+    if isinstance(node, ast.Chain) and scope.positions and node.operators[0] in ("&", "|", "^"):
+        sign, span = node.operators[0], node.operator_spans[0]
+        scope.error(SymbolOperator(operator=sign, operands="numbers", span=span))
+        return None
     kind = describe(scope, node)
     if kind == "an unknown name":
         kind = "a pattern"  # a dotted name

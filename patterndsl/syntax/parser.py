@@ -207,8 +207,14 @@ class ChunkParser:
         if "NAME" in accepts and is_word(token) and ("LPAR" not in accepts or after == "ASSIGN"):
             self.found.add(errors.ReservedWord(word=token.value, span=span))
         elif (stray := self.stray(position, after, accepts)) is not None:
-            name = stray.value if stray is not token or after in ("ASSIGN", "NAME") else ""
-            self.found.add(errors.MixedFile(name=name, span=self.span(stray)))
+            is_definition = stray is not token or after in ("ASSIGN", "NAME")
+            self.found.add(
+                errors.MixedFile(
+                    name=stray.value if is_definition else "",
+                    instead=self.definition(self.tokens.index(stray)) if is_definition else "",
+                    span=self.span(stray),
+                )
+            )
         else:
             self.found.add(
                 errors.UnexpectedToken(
@@ -229,11 +235,22 @@ class ChunkParser:
             return token
         return None
 
+    def definition(self, start: int) -> str:
+        """How `w = 4` or `def main = causal` begins as a statement: what is one number may be a param."""
+        rest = self.tokens[start:]
+        line = [token for token in rest if token.line == rest[0].line]
+        name = line[1] if len(line) > 1 and line[1].type == "NAME" else line[0]
+        is_number = [token.type for token in line[-2:]] == ["ASSIGN", "INT"]
+        return f"{'param' if is_number else 'pattern'} {name.value} = …"
+
     def advice(self, position: int, accepts: set[str]) -> str | None:
         token = self.tokens[position]
         before = self.tokens[position - 1] if position else None
         bracket = self.enclosing(position)
         if before is not None and token.value == before.value and token.value in ("&", "|", "~", "="):
+            word = {"&": "and", "|": "or", "~": "not"}.get(token.value)
+            if word and self.in_predicate(position):
+                return f"in a predicate, write `{word}`"
             return f"write a single `{token.value}`"
         if token.type == "ASSIGN" and "EQUAL" in accepts:
             return "`==` compares; `=` gives an argument its value"
@@ -242,8 +259,11 @@ class ChunkParser:
                 return "`where` names two positions and a condition: `where(q, k: k < 4)`"
             if not bracket or self.tokens[bracket - 1].type != "NAME":
                 return "lists and shapes stand in square brackets: `[a, b]`"
-        if bracket and self.tokens[bracket - 1].type == "WHERE" and "NAME" not in accepts | {token.type}:
+        if bracket and self.tokens[bracket - 1].type == "WHERE" and not self.in_predicate(position):
             return "`where` names two positions and a condition: `where(q, k: k < 4)`"
+        in_cases = bracket is not None and self.tokens[bracket].type == "LBRACE"
+        if token.type == "COMMA" and in_cases and "ARROW" not in accepts:
+            return "cases are separated by `;`"
         if "ARROW" in accepts:
             return "a case is written `0:4 => pattern`"
         if token.type == "ARROW":
@@ -254,6 +274,15 @@ class ChunkParser:
         if token.type == "PLUS" and "INT" in accepts:
             return "numbers take no plus sign"
         return None
+
+    def in_predicate(self, position: int) -> bool:
+        """Whether a token stands in the condition of a `where`."""
+        bracket = self.enclosing(position)
+        while bracket is not None:
+            if bracket and self.tokens[bracket - 1].type == "WHERE":
+                return any(token.type == "COLON" for token in self.tokens[bracket:position])
+            bracket = self.enclosing(bracket)
+        return False
 
     def enclosing(self, position: int) -> int | None:
         """Where the innermost bracket around a token is opened."""
