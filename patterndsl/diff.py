@@ -259,14 +259,15 @@ def _compare_branch(pair: tuple[Node, Node], specs: tuple[Spec, Spec], limit: in
 
     result, found = DiffResult("undecided"), first(_lengths(pair, limit))
     if found is None:
-        if not compared and error is not None and not alone:
-            raise error
         result, last = _proof(pair), compared
         if result.outcome == "undecided":
             probe = next((n for n in PROBES if n > limit and differ(n) is not None), 0)
             found = first(range(limit + 1, probe + 1))
-            reason = result.reason if last else "no n was found at which both have a meaning"
-            result = dataclasses.replace(result, checked=last, reason=reason)
+            if not compared and error is not None and not alone:
+                raise error
+            reason = result.reason if compared else "no n was found at which both have a meaning"
+            checked = last or (None if compared else 0)  # longer n are tried here and there
+            result = dataclasses.replace(result, checked=checked, reason=reason)
     if found is not None:
         result = DiffResult("different", found)
     return dataclasses.replace(result, notes=(*_alone(alone), *result.notes))

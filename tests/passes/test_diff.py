@@ -134,6 +134,15 @@ def test_lengths_without_a_meaning_are_left_out_and_noted() -> None:
     assert never.outcome == "undecided" and never.checked == 0
 
 
+def test_specs_that_only_longer_lengths_fit_are_compared() -> None:
+    """Neither has a meaning at any n up to the limit."""
+    result = diff("causal & global([100])", "causal & global([101])")
+    assert result.outcome == "different" and result.difference is not None and result.difference.n == 102
+    assert diff("causal & global([100])", "global([100]) & causal").outcome == "equal"
+    with pytest.raises(SpecError, match="E302"):
+        diff("local(-n)", "strided(-n)", limit=8)
+
+
 def test_queries_beyond_the_keys_are_noted() -> None:
     result = diff("where(q, k: q >= 0)", "full")
     assert result.outcome == "equal" and "n_q > n" in result.notes[0]
