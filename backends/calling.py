@@ -15,6 +15,19 @@ from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall
 from patterndsl.spec import check_inputs
 
+ARGUMENTS = (
+    "scale",
+    "softcap",
+    "sinks",
+    "alibi_slopes",
+    "bias",
+    "q_offset",
+    "kv_lengths",
+    "gates",
+    "return_lse",
+)
+"""What a call may name beside run-time inputs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -71,7 +84,10 @@ def prepare(
     dtype = q.dtype
     if scale is None:
         scale = 1 / float(np.sqrt(head_dim))
-    elif not isinstance(scale, (int, float)):
+    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        scale = jnp.asarray(scale)
+        if scale.shape != () or scale.dtype == bool:
+            raise bad("scale", f"one number is needed, not {scale.dtype}{list(scale.shape)}")
         # A traced scale goes into q, in float32, so that its gradient is plain differentiation.
         q = q.astype(jnp.promote_types(dtype, jnp.float32)) * scale
         k = k.astype(q.dtype)
@@ -119,6 +135,12 @@ def _bias(bias: Any, unbatched: bool, batch: int, heads: int, n_q: int, n: int) 
     if bias is None:
         return None
     given: jax.Array = jnp.asarray(bias)
+    if given.dtype == bool:
+        raise bad(
+            "bias",
+            "it is added to the logits, and a mask of true and false is not",
+            "write the mask in the spec, or add `jnp.where(mask, 0.0, -jnp.inf)`",
+        )
     full = given
     if given.ndim == 2:
         full = given[None, None]
@@ -165,19 +187,32 @@ def _inputs(
 ) -> dict[str, jax.Array]:
     found = {}
     static = n - n_q if q_offset is None else q_offset
-    for name, value in check_inputs(names, given, n).items():
+    for name, value in check_inputs(names, given, n, ARGUMENTS).items():
         if isinstance(static, (int, np.integer)) and (static < 0 or static + n_q > n):
             raise bad(
                 name,
                 f"queries at positions {static} … {static + n_q - 1} have no value in an input of {n} tokens",
                 "run-time inputs need every query's position among the keys",
             )
-        value = jnp.asarray(value)
+        value = jnp.asarray(as_input(name, value))
         value = (value[None] if value.ndim == 1 else value).astype(jnp.int32)
         if value.shape[0] not in (1, batch):
             raise bad(name, f"batch size {value.shape[0]} is not {batch}")
         found[name] = value
     return found
+
+
+def as_input(name: str, value: Any) -> Any:
+    """A run-time input as an array. Where the values are known, those beyond 32 bits are refused: JAX would
+    cut them, and tell apart too few."""
+    if isinstance(value, (list, tuple)):
+        value = jnp.asarray(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.dtype.itemsize > 2 and value.size:
+        known = np.iinfo(np.int32)
+        if value.min() < known.min or value.max() > known.max:
+            advice = "number them from 0 on, as `numpy.unique(ids, return_inverse=True)` does"
+            raise bad(name, "its values do not fit into 32 bits", advice)
+    return value
 
 
 def finish(call: Call, branches: list[tuple[jax.Array, jax.Array]]) -> Any:
@@ -202,8 +237,10 @@ def _finish_mix(call: Call, branches: list[tuple[jax.Array, jax.Array]]) -> Any:
         )
     shape = (*branches[0][0].shape[:3], len(branches))
     if call.gates is None or call.gates.shape != shape:
-        found = "none" if call.gates is None else str(call.gates.shape)
-        raise bad("gates", f"`mix` of {len(branches)} branches needs gates {list(shape)}, found {found}")
+        skip = int(call.unbatched)
+        found = "none" if call.gates is None else str(list(call.gates.shape[skip:]))
+        needed = list(shape[skip:])
+        raise bad("gates", f"`mix` of {len(branches)} branches needs gates {needed}, found {found}")
     out = sum(call.gates[..., i, None].astype(o.dtype) * o for i, (o, _) in enumerate(branches))
     out = jnp.asarray(out).astype(call.dtype)
     return out[0] if call.unbatched else out

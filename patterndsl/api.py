@@ -13,7 +13,7 @@ from patterndsl.ir import resolve
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
-from patterndsl.spec import Spec, as_spec
+from patterndsl.spec import Spec, as_spec, check_length
 
 if TYPE_CHECKING:
     from patterndsl.backends import Backend, Target
@@ -96,6 +96,8 @@ class Attention:
         row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
         not fit.
         """
+        from patterndsl.backends.calling import as_input
+
         static: dict[str, Any] = {"softcap": softcap, "return_lse": return_lse}
         arrays: dict[str, Any] = {"sinks": sinks, "alibi_slopes": alibi_slopes, "bias": bias}
         arrays |= {"kv_lengths": kv_lengths, "gates": gates}
@@ -103,6 +105,7 @@ class Attention:
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             (static if plain else arrays)[name] = value
         arrays = {name: value for name, value in arrays.items() if value is not None}
+        inputs = {name: as_input(name, value) for name, value in inputs.items()}
         return self._jitted(q, k, v, arrays, inputs, tuple(sorted(static.items())))
 
     @functools.cached_property
@@ -131,6 +134,8 @@ class Attention:
         """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads
         differ: it is then as many as the spec names, unless given."""
         n_q = n if n_q is None else n_q
+        check_length("n", n)
+        check_length("n_q", n_q)
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
 

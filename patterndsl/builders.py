@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.types import MissingArgument, NotAChoice, WrongType
-from patterndsl.ir.expr import Expr, K, N, Q, as_expr, build, read
+from patterndsl.diagnostics.types import MissingArgument, NotAChoice, NotInPredicates, WrongType
+from patterndsl.diagnostics.values import NotWhole
+from patterndsl.ir.expr import COMPARE_OPS, NO_BOOL, REAL_OPS, ROUND_OPS, Expr, K, N, Q, as_expr, build, read
 from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node, Pattern, Range, Tokens, Where
 from patterndsl.ir.resolve import check_arguments
 from patterndsl.patterns.base import Kind, Parameter, parameters
@@ -61,12 +62,28 @@ class Input:
 def where(predicate: Callable[[Expr, Expr], Expr | bool]) -> Spec:
     """The pairs for which ``predicate(q, k)`` holds: ``where(lambda q, k: (k < 4) & (q - k <= n // 2))``.
 
-    Comparisons are joined by ``&``, ``|`` and ``~``; equality is ``q.eq(k)``.
+    Comparisons are joined by ``&``, ``|`` and ``~``; equality is ``q.eq(k)``, inequality ``q.ne(k)``. A
+    predicate that comes out as a Python bool raises TypeError: ``==`` would be false for every pair.
     """
-    keep = as_expr(predicate(Q, K))
+    found = predicate(Q, K)
+    if isinstance(found, bool):
+        raise TypeError(NO_BOOL)
+    keep = as_expr(found)
     if keep.sort != "bool":
-        raise SpecError(WrongType(expected="a comparison", found=f"the number {keep}", context="where"))
+        raise SpecError(WrongType(expected="a comparison", found=f"the number {keep}", context="in `where`"))
+    _check_whole(keep)
     return Spec(Module(Where(keep), inputs=tuple(sorted(keep.inputs()))))
+
+
+def _check_whole(keep: Expr) -> None:
+    """Refuse what the language refuses in a predicate: all that leaves the whole numbers for a while."""
+    for e in keep.walk():
+        if e.op in REAL_OPS | ROUND_OPS and (e.names() & {"q", "k"} or e.inputs()):
+            raise SpecError(NotInPredicates(operation={"div": "/", "pow": "**"}.get(e.op, e.op)))
+        if e.op in COMPARE_OPS:
+            for operand in e.args:
+                if operand.sort == "real":
+                    raise SpecError(NotWhole(expression=str(operand)))
 
 
 def mix(*branches: Spec | str) -> Spec:
@@ -162,7 +179,7 @@ def _argument(cls: type[Pattern], p: Parameter, value: Any, specs: list[Spec], i
     except TypeError:
         found = f"{value!r}" if isinstance(value, (int, float, str)) else type(value).__name__
         raise SpecError(
-            WrongType(expected=_WANTED[p.kind.sort], found=found, context=f"{cls.name}({p.name}=…)")
+            WrongType(expected=_WANTED[p.kind.sort], found=found, context=f"for `{cls.name}({p.name}=…)`")
         ) from None
     except ValueError:
         raise SpecError(NotAChoice(argument=p.name, value=str(value), choices=p.kind.choices)) from None
@@ -213,8 +230,6 @@ def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: list[str]) -> 
 def _number(value: Any) -> Expr:
     if isinstance(value, Expr):
         if value.sort == "real":
-            from patterndsl.diagnostics.values import NotWhole
-
             raise SpecError(NotWhole(expression=str(value)))
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):

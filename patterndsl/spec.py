@@ -115,7 +115,7 @@ class Spec:
         """The pattern tree of one head of one layer at a length, every number known. Raises SpecError."""
         from patterndsl.ir import resolve
 
-        _positive("n", n)
+        check_length("n", n)
         module = resolve.inline(resolve.set_params(self.module, params))
         node = resolve.pick_head(resolve.pick_layer(module.main, layer), head, num_heads)
         return resolve.at_length(node, n, module.spans)
@@ -197,13 +197,16 @@ def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt
     import numpy as np
 
     n_q = n if n_q is None else n_q
-    _positive("n_q", n_q)
+    check_length("n_q", n_q)
     first = n - n_q if q_offset is None else q_offset
     return np.arange(first, first + n_q)
 
 
-def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
-    """The run-time inputs as integer arrays whose last axis is n. Raises SpecError."""
+def check_inputs(
+    names: tuple[str, ...], given: Mapping[str, Any] | None, n: int, arguments: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The run-time inputs as integer arrays whose last axis is n. ``arguments`` are the other names that the
+    call knows, for which one may be misspelt. Raises SpecError."""
     import numpy as np
 
     from patterndsl.diagnostics import SpecError
@@ -212,7 +215,7 @@ def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int
     given = given or {}
     for name in given:
         if name not in names:
-            raise SpecError(UnexpectedInput(name=name, candidates=names))
+            raise SpecError(UnexpectedInput(name=name, candidates=names, arguments=arguments))
     found = {}
     for name in names:
         if name not in given:
@@ -229,7 +232,8 @@ def check_inputs(names: tuple[str, ...], given: Mapping[str, Any] | None, n: int
     return found
 
 
-def _positive(name: str, value: int) -> None:
+def check_length(name: str, value: int) -> None:
+    """Raise SpecError unless this is a number of tokens."""
     from patterndsl.diagnostics import SpecError
     from patterndsl.diagnostics.runtime import BadCall
 
@@ -263,6 +267,14 @@ def as_spec(x: object) -> Spec:
     if isinstance(x, str):
         from patterndsl.frontend import parse
 
+        if x.endswith(".attn") and len(x.split()) == 1:
+            from patterndsl.diagnostics import SpecError
+            from patterndsl.diagnostics.runtime import BadCall
+
+            reason = f"{x!r} is the name of a file, and no spec"
+            raise SpecError(
+                BadCall(argument="spec", reason=reason, advice="read it: `patterndsl.load(path)`")
+            )
         return parse(x)
     if isinstance(x, Node):
         return Spec(Module(x))

@@ -115,6 +115,9 @@ def _load(path: str) -> Any:
     if not Path(path).is_file():
         raise UsageError(f"--input: there is no file {path!r}")
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"--input: {path!r} is not a .npy file: {error}") from None
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        found = None
+    if not isinstance(found, np.ndarray):
+        raise UsageError(f"--input: {path!r} is not a .npy file, as numpy.save writes one")
+    return found

@@ -23,7 +23,9 @@ inputs={…})`.
         return f"the input {shown(self.name)} is missing"
 
     def help(self) -> str | None:
-        return f"pass it by name: `{self.name[:40]}=…`"
+        name = self.name[:40]
+        shell = f"`--input {name}=FILE.npy` on the command line"
+        return f'pass it: `attention(q, k, v, {name}=…)`, `mask(n, inputs={{"{name}": …}})`, or {shell}'
 
 
 class UnexpectedInput(Diagnostic):
@@ -34,16 +36,19 @@ class UnexpectedInput(Diagnostic):
     right = ">>> patterndsl.parse('causal').mask(4)"
     name: str
     candidates: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    """Other names that the call knows."""
 
     def message(self) -> str:
         return f"the spec has no input {shown(self.name)}"
 
     def help(self) -> str | None:
+        close = did_you_mean(self.name, self.candidates + self.arguments)
+        if close:
+            return close
         if not self.candidates:
             return "it has no inputs"
-        return (
-            did_you_mean(self.name, self.candidates) or f"it has {listed(shown(c) for c in self.candidates)}"
-        )
+        return f"it has {listed(shown(c) for c in self.candidates)}"
 
 
 class InputShape(Diagnostic):
@@ -112,8 +117,8 @@ class UnsupportedByBackend(Diagnostic):
 A backend that is named explicitly either runs the spec as asked or says why not; nothing else is used in
 its place. `backend="auto"` picks one that can.
 """
-    wrong = ">>> patterndsl.compile('causal', backend='pallas_tpu')  # on a machine without a TPU"
-    right = ">>> patterndsl.compile('causal', backend='auto')"
+    wrong = ">>> patterndsl.compile('causal', mesh=mesh, seq_axis='sequence')"
+    right = ">>> patterndsl.compile('causal')"
     backend: str
     reason: str
     advice: str | None = None
@@ -130,7 +135,7 @@ class UnknownBackend(Diagnostic):
     title = "no backend has this name"
     about = "The message lists the backends that are installed."
     wrong = ">>> patterndsl.compile('causal', backend='cuda')"
-    right = ">>> patterndsl.compile('causal', backend='pallas_gpu')"
+    right = ">>> patterndsl.compile('causal', backend='xla')"
     name: str
     candidates: tuple[str, ...]
 

@@ -31,6 +31,12 @@ class Unknown(TypeError):
     """A number was asked for that depends on what is not known yet."""
 
 
+NO_BOOL = (
+    "this part of the predicate is a Python bool, the same for every pair: write `.eq()` for ==, "
+    "`.ne()` for !=, and `k.eq(a) | k.eq(b)` for `in`"
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)
 class Expr(metaclass=Interned):
     """One operation.
@@ -111,17 +117,19 @@ class Expr(metaclass=Interned):
         """``self ≠ other`` as an expression."""
         return build("ne", self, other)
 
-    def __and__(self, other: Expr | bool) -> Expr:
+    def __and__(self, other: Expr) -> Expr:
+        if isinstance(other, bool):
+            raise TypeError(NO_BOOL)
         return build("and", self, other)
 
-    def __rand__(self, other: bool) -> Expr:
-        return build("and", other, self)
+    __rand__ = __and__
 
-    def __or__(self, other: Expr | bool) -> Expr:
+    def __or__(self, other: Expr) -> Expr:
+        if isinstance(other, bool):
+            raise TypeError(NO_BOOL)
         return build("or", self, other)
 
-    def __ror__(self, other: bool) -> Expr:
-        return build("or", other, self)
+    __ror__ = __or__
 
     def __invert__(self) -> Expr:
         return build("not", self)

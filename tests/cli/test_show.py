@@ -123,6 +123,11 @@ def test_inputs(tmp_path):
     assert patterndsl("show", spec, "-n", 5, "--input", f"doc={ids}").code == 1
     np.save(ids, np.zeros((2, 64), int))
     assert patterndsl("show", spec, "-n", 64, "--input", f"doc={ids}").code == 1
+    np.savez(tmp_path / "ids.npz", ids=np.arange(4))
+    (tmp_path / "text.npy").write_text("no array")
+    for name in ("ids.npz", "text.npy"):
+        result = patterndsl("show", spec, "--input", f"doc={tmp_path / name}")
+        assert result.code == 2 and "is not a .npy file, as numpy.save writes one" in result.err
     for wrong in ("doc", "doc=nowhere.npy", f"doc={spec}", "doc=packed:0", "doc=packed:65", "doc=packed:x"):
         result = patterndsl("show", spec, "-n", 64, "--input", wrong)
         assert result.code == 2 and "--input" in result.err
