@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from patterndsl.backends import Operands
 from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.runtime import BadCall
-from patterndsl.spec import check_inputs
+from patterndsl.diagnostics.runtime import BadCall, InputDtype
+from patterndsl.spec import check_inputs, check_names
 
 ARGUMENTS = (
     "scale",
@@ -44,6 +45,23 @@ class Call:
     def lengths(self) -> tuple[int, int]:
         """n keys and n_q queries."""
         return self.operands.k.shape[1], self.operands.q.shape[1]
+
+
+def on_host(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run-time inputs as arrays, checked while their values can be looked at: they must fit 32 bits, in which
+    they are computed with. Raises SpecError."""
+    check_names(names, inputs, ARGUMENTS)
+    found = {}
+    for name, value in inputs.items():
+        found[name] = value = value if isinstance(value, jax.Array) else np.asarray(value)
+        if value.dtype.kind not in "iu":
+            raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
+        if isinstance(value, jax.core.Tracer) or np.can_cast(value.dtype, np.int32) or not value.size:
+            continue
+        if not -(2**31) <= int(value.min()) <= int(value.max()) < 2**31:
+            advice = "number them from 0 on, as `numpy.unique(ids, return_inverse=True)` does"
+            raise bad(name, "its values do not fit into 32 bits", advice)
+    return found
 
 
 def bad(argument: str, reason: str, advice: str | None = None) -> SpecError:
@@ -93,8 +111,7 @@ def prepare(
         k = k.astype(q.dtype)
         v = v.astype(q.dtype)
         scale = 1.0
-    if softcap is not None and not (isinstance(softcap, (int, float)) and softcap > 0):
-        raise bad("softcap", f"a positive number is needed, not {softcap!r}")
+    check_softcap(softcap)
     bias = _bias(bias, unbatched, batch, heads, n_q, n)
     operands = Operands(
         q=q,
@@ -111,6 +128,13 @@ def prepare(
     if gates is not None:
         gates = jnp.asarray(gates)[None] if unbatched else jnp.asarray(gates)
     return Call(operands, unbatched, _per_head("sinks", sinks, heads), gates, return_lse, dtype)
+
+
+def check_softcap(softcap: Any) -> None:
+    """Raise SpecError where it is no positive number, known now."""
+    if softcap is not None and not (isinstance(softcap, numbers.Real) and 0 < float(softcap) < float("inf")):
+        what = "an array" if hasattr(softcap, "shape") else repr(softcap)
+        raise bad("softcap", f"a positive number is needed, not {what}")
 
 
 def _check_qkv(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
@@ -166,6 +190,8 @@ def _offset(q_offset: Any, n: int, n_q: int) -> Any:
     if q_offset is None:
         return n - n_q
     if isinstance(q_offset, (int, np.integer)) and not isinstance(q_offset, bool):
+        if not -(2**31) <= q_offset <= 2**31 - n_q:
+            raise bad("q_offset", f"positions from {q_offset} on do not fit 32 bits")
         return int(q_offset)
     q_offset = jnp.asarray(q_offset)
     if q_offset.shape != () or not jnp.issubdtype(q_offset.dtype, jnp.integer):
@@ -187,32 +213,19 @@ def _inputs(
 ) -> dict[str, jax.Array]:
     found = {}
     static = n - n_q if q_offset is None else q_offset
-    for name, value in check_inputs(names, given, n, ARGUMENTS).items():
+    for name, value in check_inputs(names, on_host(names, given or {}), n).items():
         if isinstance(static, (int, np.integer)) and (static < 0 or static + n_q > n):
             raise bad(
                 name,
                 f"queries at positions {static} … {static + n_q - 1} have no value in an input of {n} tokens",
                 "run-time inputs need every query's position among the keys",
             )
-        value = jnp.asarray(as_input(name, value))
+        value = jnp.asarray(value)
         value = (value[None] if value.ndim == 1 else value).astype(jnp.int32)
         if value.shape[0] not in (1, batch):
             raise bad(name, f"batch size {value.shape[0]} is not {batch}")
         found[name] = value
     return found
-
-
-def as_input(name: str, value: Any) -> Any:
-    """A run-time input as an array. Where the values are known, those beyond 32 bits are refused: JAX would
-    cut them, and tell apart too few."""
-    if isinstance(value, (list, tuple)):
-        value = jnp.asarray(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.dtype.itemsize > 2 and value.size:
-        known = np.iinfo(np.int32)
-        if value.min() < known.min or value.max() > known.max:
-            advice = "number them from 0 on, as `numpy.unique(ids, return_inverse=True)` does"
-            raise bad(name, "its values do not fit into 32 bits", advice)
-    return value
 
 
 def finish(call: Call, branches: list[tuple[jax.Array, jax.Array]]) -> Any:

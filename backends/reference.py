@@ -57,6 +57,10 @@ def _run(
     x = Operands(scale=scale, softcap=softcap, **({"q_offset": q_offset} | arrays))
     per_group = [_group(heads, node, x) for heads, node in groups]
     order = np.argsort([h for heads, _ in groups for h in heads])
+    most = max(map(len, per_group))
+    for found in per_group:  # a head with fewer branches has nothing in the others
+        out, lse = found[0]
+        found += [(jnp.zeros_like(out), jnp.full_like(lse, -jnp.inf))] * (most - len(found))
     branches = []
     for parts in zip(*per_group, strict=True):
         out = jnp.concatenate([o for o, _ in parts], axis=2)[:, :, order]

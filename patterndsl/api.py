@@ -4,6 +4,7 @@ called."""
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from patterndsl.ir import resolve
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
-from patterndsl.spec import Spec, as_spec, check_length
+from patterndsl.spec import Spec, as_spec, check_positive
 
 if TYPE_CHECKING:
     from patterndsl.backends import Backend, Target
     from patterndsl.plan.plan import Plan
+
+MOST_HEADS = 1024
 
 
 def compile(
@@ -96,17 +99,22 @@ class Attention:
         row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
         not fit.
         """
-        from patterndsl.backends.calling import as_input
+        from patterndsl.backends.calling import check_softcap, on_host
 
-        static: dict[str, Any] = {"softcap": softcap, "return_lse": return_lse}
+        check_softcap(softcap)
+        static: dict[str, Any] = {"return_lse": bool(return_lse)}
+        static["softcap"] = None if softcap is None else float(softcap)
+        if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
+            scale = float(scale)
+        if isinstance(q_offset, numbers.Integral) and not isinstance(q_offset, bool):
+            q_offset = int(q_offset)
         arrays: dict[str, Any] = {"sinks": sinks, "alibi_slopes": alibi_slopes, "bias": bias}
         arrays |= {"kv_lengths": kv_lengths, "gates": gates}
         for name, value in (("scale", scale), ("q_offset", q_offset)):
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             (static if plain else arrays)[name] = value
         arrays = {name: value for name, value in arrays.items() if value is not None}
-        inputs = {name: as_input(name, value) for name, value in inputs.items()}
-        return self._jitted(q, k, v, arrays, inputs, tuple(sorted(static.items())))
+        return self._jitted(q, k, v, arrays, on_host(self.spec.inputs, inputs), tuple(sorted(static.items())))
 
     @functools.cached_property
     def _jitted(self) -> Callable[..., Any]:
@@ -134,9 +142,10 @@ class Attention:
         """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads
         differ: it is then as many as the spec names, unless given."""
         n_q = n if n_q is None else n_q
-        check_length("n", n)
-        check_length("n_q", n_q)
+        check_positive("n", n)
+        check_positive("n_q", n_q)
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
+        check_heads(heads)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
 
     def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int) -> Plan:
@@ -228,6 +237,14 @@ def differs_by_head(node: Node) -> bool:
     return bool(names & {"h", "num_heads"})
 
 
+def check_heads(num_heads: int) -> None:
+    """Raise SpecError where there are no heads, or too many to be looked at one by one."""
+    check_positive("num_heads", num_heads)
+    if num_heads > MOST_HEADS:
+        reason = f"{num_heads:,} heads, of which at most {MOST_HEADS:,} are looked at"
+        raise SpecError(BadCall(argument="num_heads", reason=reason, advice="pass a smaller `num_heads`"))
+
+
 def named_heads(node: Node) -> int:
     """How many query heads the spec names (1 where it names none)."""
     stops = [r.stop or r.start + 1 for p in walk(node) if isinstance(p, Heads) for r in p.ranges]
@@ -241,8 +258,8 @@ def _replace(module: Module, main: Node) -> Module:
 def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
     if block_sizes is None:
         return None
-    sizes = tuple(block_sizes)
-    if len(sizes) != 2 or not all(isinstance(b, int) and b > 0 for b in sizes):
+    sizes = tuple(block_sizes) if isinstance(block_sizes, (tuple, list)) else ()
+    if len(sizes) != 2 or not all(isinstance(b, int) and b > 0 and b is not True for b in sizes):
         raise SpecError(
             BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}")
         )

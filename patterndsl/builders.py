@@ -15,9 +15,9 @@ from typing import Any
 
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.types import MissingArgument, NotAChoice, NotInPredicates, WrongType
-from patterndsl.diagnostics.values import NotWhole
+from patterndsl.diagnostics.values import EmptySelector, NotWhole, RangesOverlap
 from patterndsl.ir.expr import COMPARE_OPS, NO_BOOL, REAL_OPS, ROUND_OPS, Expr, K, N, Q, as_expr, build, read
-from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node, Pattern, Range, Tokens, Where
+from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node, Pattern, Range, Tokens, Where, in_two
 from patterndsl.ir.resolve import check_arguments
 from patterndsl.patterns.base import Kind, Parameter, parameters
 from patterndsl.spec import Spec, as_spec, join_modules
@@ -114,9 +114,17 @@ def layers(cases: Mapping[Any, Spec | str]) -> Spec:
 
 def _cases(kind: type[Heads] | type[Layers], cases: Mapping[Any, Spec | str]) -> Spec:
     specs = {key: as_spec(p) for key, p in cases.items()}
+    name = kind.__name__.lower()
+    if not specs:
+        raise SpecError(MissingArgument(pattern=name, names=("at least one case",)))
     rest = specs.pop("_", None)
+    ranges = tuple(_range(key) for key in specs)
+    if kind is Heads:
+        both = in_two(ranges)
+        if both is not None:
+            raise SpecError(RangesOverlap(kind=name, index=both))
     node = kind(
-        tuple(_range(key) for key in specs),
+        ranges,
         tuple(s.module.main for s in specs.values()),
         None if rest is None else rest.module.main,
     )
@@ -124,13 +132,18 @@ def _cases(kind: type[Heads] | type[Layers], cases: Mapping[Any, Spec | str]) ->
 
 
 def _range(key: Any) -> Range:
+    found = None
     if isinstance(key, str) and key.startswith("every "):
         step = int(key.removeprefix("every "))
-        return Range(step - 1, None, step)
-    if isinstance(key, int):
-        return Range(key, key + 1)
-    if isinstance(key, (range, slice)):
-        return Range(key.start or 0, key.stop, key.step or 1)
+        found = Range(step - 1, None, step)
+    elif isinstance(key, int) and not isinstance(key, bool):
+        found = Range(key, key + 1)
+    elif isinstance(key, (range, slice)):
+        found = Range(key.start or 0, key.stop, key.step or 1)
+    if found is not None:
+        if found.start < 0 or found.step < 1 or (found.stop is not None and found.stop <= found.start):
+            raise SpecError(EmptySelector(selector=str(key)))
+        return found
     raise TypeError(f'a case is a number, a range, a slice, "every m" or "_", not {key!r}')
 
 

@@ -115,7 +115,7 @@ class Spec:
         """The pattern tree of one head of one layer at a length, every number known. Raises SpecError."""
         from patterndsl.ir import resolve
 
-        check_length("n", n)
+        check_positive("n", n)
         module = resolve.inline(resolve.set_params(self.module, params))
         node = resolve.pick_head(resolve.pick_layer(module.main, layer), head, num_heads)
         return resolve.at_length(node, n, module.spans)
@@ -197,7 +197,7 @@ def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt
     import numpy as np
 
     n_q = n if n_q is None else n_q
-    check_length("n_q", n_q)
+    check_positive("n_q", n_q)
     first = n - n_q if q_offset is None else q_offset
     return np.arange(first, first + n_q)
 
@@ -210,12 +210,10 @@ def check_inputs(
     import numpy as np
 
     from patterndsl.diagnostics import SpecError
-    from patterndsl.diagnostics.runtime import InputDtype, InputShape, MissingInput, UnexpectedInput
+    from patterndsl.diagnostics.runtime import InputDtype, InputShape, MissingInput
 
     given = given or {}
-    for name in given:
-        if name not in names:
-            raise SpecError(UnexpectedInput(name=name, candidates=names, arguments=arguments))
+    check_names(names, given, arguments)
     found = {}
     for name in names:
         if name not in given:
@@ -232,14 +230,24 @@ def check_inputs(
     return found
 
 
-def check_length(name: str, value: int) -> None:
-    """Raise SpecError unless this is a number of tokens."""
+def check_names(names: tuple[str, ...], given: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> None:
+    """Raise SpecError where an input is given that the spec does not declare."""
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.runtime import UnexpectedInput
+
+    for name in given:
+        if name not in names:
+            raise SpecError(UnexpectedInput(name=name, candidates=names, arguments=arguments))
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise SpecError where a length or number is not whole and at least 1."""
     from patterndsl.diagnostics import SpecError
     from patterndsl.diagnostics.runtime import BadCall
 
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise SpecError(
-            BadCall(argument=name, reason=f"a length is a whole number of at least 1, not {value!r}")
+            BadCall(argument=name, reason=f"a whole number of at least 1 is needed, not {value!r}")
         )
 
 

@@ -87,5 +87,5 @@ def test_the_name_of_a_file_is_no_spec() -> None:
 
 @pytest.mark.parametrize("lengths", [(0,), (8, 0), (8, -1), (2.0,)])
 def test_plans_need_lengths(lengths: tuple[Any, ...]) -> None:
-    with pytest.raises(SpecError, match="a length is a whole number of at least 1"):
+    with pytest.raises(SpecError, match="a whole number of at least 1 is needed"):
         pd.compile("causal").plan(*lengths)

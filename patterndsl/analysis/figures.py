@@ -45,17 +45,16 @@ def analyze(
     """
     spec = as_spec(spec)
     given = list(n) if isinstance(n, Sequence) else [n]
-    _check(given, layer, num_heads, head_dim, itemsize)
+    _check(given, layer, head_dim, itemsize)
     lengths = list(dict.fromkeys(int(x) for x in given))
     values = _inputs(spec, inputs, lengths)
     return _Analysis(spec, params, layer, num_heads, head_dim, itemsize, values).report(lengths)
 
 
-def _check(lengths: list[int], layer: int, num_heads: int | None, head_dim: int, itemsize: int) -> None:
+def _check(lengths: list[int], layer: int, head_dim: int, itemsize: int) -> None:
     if not lengths:
         raise SpecError(BadCall(argument="n", reason="at least one length is needed"))
     named = [("n", x) for x in lengths] + [("head_dim", head_dim), ("itemsize", itemsize)]
-    named += [] if num_heads is None else [("num_heads", num_heads)]
     for name, value in named:
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
             raise SpecError(BadCall(argument=name, reason=f"a positive number is needed, not {value!r}"))
@@ -86,7 +85,7 @@ class _Analysis:
         itemsize: int,
         inputs: Mapping[str, Any] | None,
     ) -> None:
-        from patterndsl.api import compile, named_heads
+        from patterndsl.api import check_heads, compile, named_heads
 
         self.spec, self.inputs, self.layer = spec, inputs, layer
         self.head_dim, self.itemsize = head_dim, itemsize
@@ -94,6 +93,7 @@ class _Analysis:
         main = resolve.pick_layer(module.main, layer)
         self.module = Module(main, module.params, module.inputs, module.functions, module.spans)
         self.num_heads = named_heads(main) if num_heads is None else num_heads
+        check_heads(self.num_heads)
         self.attention = compile(spec, params=params, layer=layer)
 
     def report(self, lengths: Sequence[int]) -> Report:

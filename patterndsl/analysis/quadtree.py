@@ -16,6 +16,7 @@ from patterndsl.analysis.signature import QUANTIFIERS, Int64, classes, fits
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, Q, all_of, any_of, var, where
 from patterndsl.ir.interval import Interval, Truth, bound_variable, evaluate_all
+from patterndsl.ir.linear import program
 from patterndsl.ir.ranges import simplify_over
 
 LEAF = 32  # queries (and tokens under the slots) of the boxes that are evaluated pair by pair
@@ -149,7 +150,7 @@ class _Quadtree:
         self.e, self.slot, self.leaf, self.budget = simplify_over(probed(e), whole), slot, leaf, budget
         self.least = least  # pairs of a box that is evaluated pair by pair even where there are many
         self.counts = e.sort != "bool"
-        self.nodes, self.trips = len(self.e.walk()), _trips(self.e)
+        self.nodes, self.trips, self.visits = len(self.e.walk()), _trips(self.e), _visits(self.e)
         self.steps: list[_Step] = []
         self.leaves: Int64 | None = None  # [classes, queries]: sums of the smallest boxes
         self.unknown: tuple[Int64, Int64] | None = None  # instead: least and greatest value in the last boxes
@@ -164,7 +165,7 @@ class _Quadtree:
     def descend(self, q0: Int64, s0: Int64, size: tuple[int, int], split: tuple[int, int]) -> None:
         while True:
             queries, slots = size
-            if not self.budget.spend((len(q0) * 8 + 500) * self.nodes):
+            if not self.budget.spend((len(q0) * 8 + 500) * self.visits):
                 return self.give_up(queries, slots)
             low, high = self.values(q0, s0, size)
             mixed = np.flatnonzero(low < high)
@@ -305,6 +306,12 @@ def probed(e: Expr) -> Expr:
         return any_of((first < last) & second, x)
 
     return e.rebuild(go)
+
+
+def _visits(e: Expr) -> int:
+    """Subexpressions whose bounds are found for those of ``e``: quantifiers look at theirs thrice."""
+    order = program(e).order
+    return len(order) + sum(3 * _visits(x.args[2]) for x in order if x.op in QUANTIFIERS)
 
 
 def _trips(e: Expr) -> int:

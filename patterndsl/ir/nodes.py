@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from patterndsl.ir.expr import Expr
@@ -141,6 +143,29 @@ class Range(metaclass=Interned):
 
     def __contains__(self, i: int) -> bool:
         return i >= self.start and (self.stop is None or i < self.stop) and (i - self.start) % self.step == 0
+
+    def meets(self, other: Range) -> int | None:
+        """The first of those that both have."""
+        g = math.gcd(self.step, other.step)
+        apart, odd = divmod(other.start - self.start, g)
+        if odd:
+            return None
+        turns = other.step // g
+        first = self.start + self.step * (apart * pow(self.step // g, -1, turns) % turns)
+        lower = max(self.start, other.start)
+        first += max(0, -((first - lower) // (self.step * turns))) * self.step * turns
+        return first if first in self and first in other else None
+
+
+def in_two(ranges: Sequence[Range]) -> int | None:
+    """Something that two of the ranges have in common."""
+    plain = sorted((r for r in ranges if r.step == 1), key=lambda r: r.start)
+    stepped = [(i, r) for i, r in enumerate(ranges) if r.step > 1]
+    pairs = [
+        *itertools.pairwise(plain),
+        *((a, b) for i, a in stepped for j, b in enumerate(ranges) if i != j),
+    ]
+    return next((both for a, b in pairs if (both := a.meets(b)) is not None), None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -39,6 +39,11 @@ class Table:
         rows, width = self.entries.shape
         if rows == 0 or width == 0:
             return xp.zeros(xp.broadcast_shapes(xp.shape(row), xp.shape(column)), bool)
+        if xp is np:  # a search takes no memory for each entry of a row
+            keys, stride = self.keys
+            wanted = row * stride + column
+            found = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
+            return found & (row >= 0) & (row < rows) & (column >= 0) & (column < self.columns)
         row, column = xp.asarray(row), xp.asarray(column)
         inside = (row >= 0) & (row < rows) & (column < self.columns)
         listed = xp.asarray(self.entries)[xp.clip(row, 0, rows - 1)]
@@ -51,12 +56,17 @@ class Table:
 
         Lets a box of many rows be refused after one look at few coarse rows.
         """
-        rows, stride = self.entries.shape[0], self.columns + 1
-        row = np.repeat(np.arange(rows, dtype=np.int64), self.entries.shape[1])
-        column = self.entries.ravel().astype(np.int64)
-        row, column = row[column < self.columns], column[column < self.columns]
-        levels = []
-        for j in range(max(rows - 1, 1).bit_length() + 1):
-            keys = np.sort((row >> j) * stride + column)  # np.unique hashes, which is slow on keys like these
+        levels = [self.keys]
+        for _ in range(max(self.entries.shape[0] - 1, 1).bit_length()):
+            keys, stride = levels[-1]
+            row, column = np.divmod(keys, stride)
+            keys = np.sort((row >> 1) * stride + column)  # np.unique hashes, which is slow on keys like these
             levels.append((keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys, stride))
         return levels
+
+    @functools.cached_property
+    def keys(self) -> tuple[npt.NDArray[np.int64], int]:
+        """The sorted keys ``row·(columns + 1) + column`` of the pairs kept, and ``columns + 1``."""
+        rows, stride = self.entries.shape[0], self.columns + 1
+        keys = np.arange(rows, dtype=np.int64)[:, None] * stride + self.entries
+        return keys[self.entries < self.columns], stride

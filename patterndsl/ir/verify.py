@@ -7,7 +7,6 @@ tree built by hand) can is `InvalidIR`.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +28,7 @@ from patterndsl.ir.nodes import (
     Tokens,
     Union,
     Where,
+    in_two,
 )
 from patterndsl.ir.normal import postorder, walk
 from patterndsl.patterns.base import Kind, parameters
@@ -223,8 +223,7 @@ def _cases(p: Cases) -> None:
             raise InvalidIR("a range selects something", p)
     if isinstance(p, Layers):
         return  # the first case that fits wins
-    spans = sorted((r.start, r.stop) for r in p.ranges if r.stop is not None)
-    if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
+    if in_two(p.ranges) is not None:
         raise InvalidIR("a head has one case", p)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from patterndsl.ir.expr import Expr, build
+from patterndsl.ir.expr import Expr, all_of, build
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns.base import Number, Size, pattern
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from patterndsl.ir.table import Table
 
-BYTES_EACH = 24  # for each block drawn, while it is drawn and sorted
+LIMIT = 2**30  # bytes of a table and of what is made from it: some million blocks, drawn in seconds
+HELD = 2**27  # bytes in which to note what is drawn, at a time
 
 
 @pattern
@@ -36,22 +37,24 @@ class Random(Pattern):
         if n is None or self.block.number is None or self.blocks.number is None:
             return
         from patterndsl.diagnostics import PlanTooLarge, SpecError
-        from patterndsl.plan.tables import TABLE_LIMIT
 
         count = -(-n // self.block.number)
-        needed = BYTES_EACH * count * min(self.blocks.number, count)
-        if needed > TABLE_LIMIT:
-            raise SpecError(PlanTooLarge(what="the table of random blocks", needed=needed, limit=TABLE_LIMIT))
+        each = 24 + 8 * count.bit_length()  # while drawn and sorted; and in each level of `Table.pyramid`
+        needed = each * self.entries(n)
+        if needed > LIMIT:
+            raise SpecError(PlanTooLarge(what="the table of random blocks", needed=needed, limit=LIMIT))
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         count = -(-int(n) // int(self.block))
+        if int(self.blocks) >= count:
+            return all_of(q >= 0, q < count * self.block, k >= 0, k < count * self.block)
         table = draw(int(self.seed), count, int(self.blocks))
         return build("lookup", q // self.block, k // self.block, value=table)
 
     def entries(self, n: int) -> int:
         """Entries of its table at n."""
         count = -(-n // int(self.block))
-        return count * min(int(self.blocks), count)
+        return count * int(self.blocks) if int(self.blocks) < count else 0
 
     def pairs(self, n: Expr) -> Expr:
         return n * self.blocks * self.block
@@ -59,20 +62,22 @@ class Random(Pattern):
 
 @functools.lru_cache(maxsize=32)
 def draw(seed: int, count: int, blocks: int) -> Table:
-    """For each of ``count`` rows, ``min(blocks, count)`` distinct columns of ``count``: Floyd's sampling
+    """For each of ``count`` rows, ``blocks`` < ``count`` distinct columns of ``count``: Floyd's sampling
     (Bentley and Floyd 1987) with the hash as its source of numbers."""
     import numpy as np
 
     from patterndsl.ir.table import Table
 
-    rows = np.arange(count, dtype=np.uint64)
-    take = min(blocks, count)
-    chosen = np.full((count, take), count, np.int64)
-    for i, last in enumerate(range(count - take, count)):
-        drawn = (_hash(seed, rows, last) % np.uint64(last + 1)).astype(np.int64)
-        taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
-        chosen[:, i] = np.where(taken, last, drawn)
-    return Table(np.sort(chosen, axis=1).astype(np.int32), count)
+    chosen = np.empty((count, blocks), np.int32)
+    for first in range(0, count, max(1, HELD // count)):
+        rows = np.arange(first, min(first + max(1, HELD // count), count), dtype=np.uint64)
+        here, taken = np.arange(len(rows)), np.zeros((len(rows), count), np.bool_)
+        for i, last in enumerate(range(count - blocks, count)):
+            drawn = (_hash(seed, rows, last) % np.uint64(last + 1)).astype(np.int32)
+            drawn = np.where(taken[here, drawn], np.int32(last), drawn)
+            taken[here, drawn] = True
+            chosen[first : first + len(rows), i] = drawn
+    return Table(np.sort(chosen, axis=1), count)
 
 
 def _hash(seed: int, row: npt.NDArray[np.uint64], step: int) -> npt.NDArray[np.uint64]:

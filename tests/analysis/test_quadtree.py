@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patterndsl.analysis import signature
-from patterndsl.analysis.quadtree import Budget, tally
+from patterndsl.analysis.quadtree import Budget, _visits, tally
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir.dense import dense
-from patterndsl.ir.expr import K, Q, as_expr
+from patterndsl.ir.expr import K, Q, as_expr, quantify, var
 from patterndsl.ir.nodes import Node, Where
 from patterndsl.ir.normal import TOKENS, branches
 from patterndsl.patterns.transforms import Blocks
@@ -70,3 +70,13 @@ def test_boxes_that_only_seem_alike_would_be_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(signature._Scope, "key", lambda self, value, where: None)
     with pytest.raises(AssertionError):
         check(node, 100, 100)
+
+
+def test_work_counts_what_quantifiers_look_at() -> None:
+    """A quantifier looks three times at its body, and one inside another nine times at its own."""
+    inner = quantify("exists", "i", as_expr(0), as_expr(8), (Q + K).eq(var("i")), 9)
+    outer = quantify("exists", "j", as_expr(0), K, inner & (var("j") > Q), 9)
+    assert _visits(Q < K) < _visits(inner) / 2
+    assert _visits(outer) > 9 * _visits(inner.args[2])
+    alone = Budget(500.0 * 2 * len(outer.walk()))  # enough only if bodies cost no more than once
+    assert not tally(outer, "k", 0, 64, 64, budget=alone).exact

@@ -238,3 +238,15 @@ def test_mixture_of_branches(backend: str) -> None:
     alone = [pd.reference(s, q, k, v) for s in ("local(4)", "causal & hierarchical(4)", "strided(5)")]
     want = sum(gates[..., i, None] * o for i, o in enumerate(alone))
     np.testing.assert_allclose(attention(q, k, v, gates=gates), want, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_head_with_fewer_branches_has_nothing_in_the_others(backend: str) -> None:
+    spec = pd.heads({0: pd.mix(pd.local(4), pd.causal), "_": pd.strided(5)})
+    q, k, v = arrays(Shape(n=20))
+    gates = jnp.asarray(np.random.default_rng(4).uniform(size=(*q.shape[:3], 2)), jnp.float32)
+    got = pd.compile(spec, backend=backend)(q, k, v, gates=gates)
+    first, second, rest = (pd.reference(s, q, k, v) for s in ("local(4)", "causal", "strided(5)"))
+    want = gates[..., 0, None] * rest
+    want = want.at[:, :, 0].set((gates[..., 0, None] * first + gates[..., 1, None] * second)[:, :, 0])
+    np.testing.assert_allclose(got, want, atol=2e-5)
