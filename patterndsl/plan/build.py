@@ -13,7 +13,7 @@ from patterndsl.ir.interval import ANY, EXACT, Env, Interval, bounds
 from patterndsl.ir.nodes import Node, Pool
 from patterndsl.ir.normal import TOKENS, Branch, Term, branches, slot_index
 from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
-from patterndsl.plan.plan import BranchPlan, HeadGroup, Layout, Part, Plan, RowGroup, Segment, Source
+from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
 from patterndsl.plan.rows import group_rows
 from patterndsl.plan.tables import TABLE_LIMIT, Axis, Table, chunk_table, token_table
 
@@ -123,7 +123,7 @@ def _part(branch: Branch, axis: Axis, n: int, block_k: int) -> Part:
     rows = group_rows(tables, axis.rows)
     if axis.offset is None:
         rows = tuple(_for_every_tile(g, -(-axis.length // axis.block)) for g in rows)
-    return Part(Layout(), tuple(sources), rows)
+    return Part(IDENTITY, tuple(sources), rows, axis.block)
 
 
 def bind(term: Term, pool: Pool, axis: Axis, n: int, slots: int) -> Term:

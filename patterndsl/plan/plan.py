@@ -11,6 +11,7 @@ tiles the blocks of slots that the program visits.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ class Source:
     ``term``: the predicate over ``q`` and the slot's index (``k`` for tokens, ``c`` for chunks), n known; and
     the count (None: every kept slot counts once). It is simplified for the plan's own queries and the slots
     that exist: of other positions (padding) it says nothing, so they must be masked. Every value on the way
-    to it fits int32. ``slots``: how many there are.
+    to it fits int32. ``slots``: how many there are; of tokens in a layout, its places, the empty ones too.
     """
 
     pool: Pool
@@ -67,27 +68,56 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowGroup:
-    """Query tiles (int32 [rows], numbers of tiles of ``block_q`` queries) with one program. A tile is in one
-    group of a part at most; tiles in none keep nothing."""
+    """Query tiles (int32 [rows], numbers of tiles of the part's ``block_q`` queries) with one program. A tile
+    is in one group of a part at most; tiles in none keep nothing."""
 
     tiles: Int32
     segments: tuple[Segment, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """The order in which a part sees queries and keys. ``identity`` is as they come."""
+    """The order in which a part sees queries and tokens, so that what it keeps lies in dense tiles.
+
+    ``queries`` int32 [places], a multiple of the part's ``block_q`` places: the index (0 … n_q − 1) of the
+    query at each place, each query once, and −1 where a place is empty. ``tokens`` int32 [places]: likewise
+    the token (0 … n − 1) at each place. None: as they come. Tiles, starts and `Source.slots` of a part count
+    places; its predicates speak of positions all the same. Summaries are never reordered.
+    """
 
     name: str = "identity"
+    queries: Int32 | None = None
+    tokens: Int32 | None = None
+
+    @functools.cached_property
+    def query_places(self) -> Int32 | None:
+        """The inverse of ``queries``: int32 [n_q], the place of each query."""
+        return None if self.queries is None else _inverse(self.queries)
+
+    @functools.cached_property
+    def token_places(self) -> Int32 | None:
+        """The inverse of ``tokens``: int32 [n], the place of each token."""
+        return None if self.tokens is None else _inverse(self.tokens)
+
+
+IDENTITY = Layout()
+
+
+def _inverse(order: Int32) -> Int32:
+    places = np.flatnonzero(order >= 0).astype(np.int32)
+    found = np.empty_like(places)
+    found[order[places]] = places
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Disjoint from its siblings: no (query, slot) pair is in two."""
+    """Disjoint from its siblings: no (query, slot) pair is in two. ``block_q``: queries in a tile."""
 
     layout: Layout
     sources: tuple[Source, ...]
     rows: tuple[RowGroup, ...]
+    block_q: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,8 +140,8 @@ class HeadGroup:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """A pattern at n keys and n_q queries. ``q_offset``: the position of the first query, None where it is
-    only known at run time (then no tile is judged by the query's position). ``block_q``: queries in a
-    tile."""
+    only known at run time (then no tile is judged by the query's position). ``block_q``, ``block_k``:
+    queries and keys in a tile, where a part says nothing else."""
 
     n: int
     n_q: int

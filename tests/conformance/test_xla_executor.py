@@ -404,7 +404,7 @@ def test_memory_is_linear_in_the_length():
 
 
 def test_what_is_refused():
-    part = Part(Layout("digit reversal"), (), ())
+    part = Part(Layout("digit reversal"), (), (), 16)
     plan = Plan(8, 8, 0, 1, 8, 8, (HeadGroup((0,), None, (BranchPlan((part,)),)),))
     target = Target("cpu", "float32", 1, 1, 1, 8, 8)
     refused = BACKEND.supports(plan, target)

@@ -12,7 +12,7 @@ from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import TRUE, all_of
 from patterndsl.ir.nodes import Where
 from patterndsl.ir.normal import TOKENS, Term, slot_index
-from patterndsl.plan.plan import BranchPlan, HeadGroup, Layout, Part, Plan, RowGroup, Segment, Source
+from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,8 @@ def _branch(terms, n, n_q, q_offset, block_q, block_k, style):
             low, high = i * slots // style.parts, (i + 1) * slots // style.parts
             inside = term.keep if style.parts == 1 else all_of(term.keep, index >= low, index < high)
             sources.append(Source(pool, Term(inside, term.count), slots))
-        parts.append(Part(Layout(), tuple(sources), _rows(sources, n_q, q_offset, block_q, block_k, style)))
+        rows = _rows(sources, n_q, q_offset, block_q, block_k, style)
+        parts.append(Part(IDENTITY, tuple(sources), rows, block_q))
     return BranchPlan(tuple(parts))
 
 
