@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patterndsl.diagnostics import SpecError
@@ -18,6 +18,7 @@ from patterndsl.spec import Spec, as_spec, check_positive
 
 if TYPE_CHECKING:
     from patterndsl.backends import Backend, Target
+    from patterndsl.lengths import Bucketed
     from patterndsl.plan.plan import Plan
 
 MOST_HEADS = 1024
@@ -147,6 +148,17 @@ class Attention:
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         check_heads(heads)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
+
+    def bucketed(self, lengths: Sequence[int] | None = None) -> Bucketed:
+        """The same function, compiled for few lengths: keys and queries are padded to the next of
+        ``lengths`` (the powers of two from 256, unless given) and `kv_lengths` tells them apart.
+
+        Answers are those of this function. A call whose pattern would be another at the padded length
+        (``n`` in a size, tokens counted from the end) is refused with a `SpecError`.
+        """
+        from patterndsl.lengths import Bucketed
+
+        return Bucketed(self, lengths)
 
     def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int) -> Plan:
         from patterndsl.plan.build import build_plan
