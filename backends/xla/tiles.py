@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import lax
 
 from patterndsl.ir.nodes import Pool
+from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import BranchPlan, RowGroup, Segment, Source
-
-Int32 = npt.NDArray[np.int32]
 
 MAX_RUNS = 4  # a segment with more changes between full and partial columns is treated as partial throughout
 
@@ -25,8 +23,9 @@ class Piece:
     """Columns of a segment that a row reads at once: consecutive, and all full or all partial.
 
     ``starts`` int32 [rows, width] ([rows, 1] where ``contiguous``); ``counts`` int32 [rows] the real blocks
-    among them, None where all are. ``step``: as in `Segment`; ``width`` is then a multiple of it. ``beyond``:
-    some row reads past the last slot.
+    among them, None where all are; both are kept as rules. ``step``: as in `Segment`; ``width`` is then a
+    multiple of it, and ``whole_steps`` says that all counts are. ``end``: one past the last slot that any row
+    reads; ``beyond``: it is past the last that exists.
     """
 
     source: int
@@ -35,20 +34,16 @@ class Piece:
     contiguous: bool
     partial: bool
     step: int
-    starts: Int32
-    counts: Int32 | None
+    starts: Periodic
+    counts: Periodic | None
+    end: int
     beyond: bool
-
-    @property
-    def end(self) -> int:
-        """One past the last slot that any row reads."""
-        last = self.width if self.contiguous else 1
-        return int(self.starts.max()) + last * self.block
+    whole_steps: bool
 
 
 def pieces(segment: Segment, slots: int) -> list[Piece]:
     """The pieces of a segment whose source has ``slots`` slots; columns that no row uses are left out."""
-    width = int(segment.counts.max()) if segment.counts.size else 0
+    width = int(segment.counts.max(initial=0))
     if width == 0:
         return []
     partial = segment.partial[:width]
@@ -69,16 +64,20 @@ def _piece(segment: Segment, slots: int, a: int, b: int, partial: bool) -> Piece
     else:
         starts = np.pad(segment.starts[:, a:b], ((0, 0), (0, width - (b - a))), mode="edge")
         end = int(starts.max()) + block
-    real = np.clip(segment.counts - a, 0, b - a).astype(np.int32)
-    counts = None if not step and bool((real == b - a).all()) else real
-    return Piece(segment.source, block, width, contiguous, partial, step, starts, counts, end > slots)
+    real = np.clip(segment.counts - a, 0, b - a)
+    counts = None if not step and bool((real == b - a).all()) else Periodic.of(real)
+    whole_steps = bool(step) and bool((real % step == 0).all())
+    return Piece(
+        segment.source, block, width, contiguous, partial, step, Periodic.of(starts), counts, end,
+        end > slots, whole_steps,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
     """A `RowGroup` made ready: its tiles and pieces, those taken at once before those looped over."""
 
-    tiles: Int32
+    tiles: Periodic
     at_once: tuple[Piece, ...]
     looped: tuple[Piece, ...]
 
@@ -86,10 +85,17 @@ class Rows:
         """What changes from row to row, rows first."""
         every = (*self.at_once, *self.looped)
         return Tables(
-            jnp.asarray(self.tiles),
-            tuple(jnp.asarray(p.starts) for p in every),
-            tuple(None if p.counts is None else jnp.asarray(p.counts) for p in every),
+            _on_device(self.tiles),
+            tuple(_on_device(p.starts) for p in every),
+            tuple(None if p.counts is None else _on_device(p.counts) for p in every),
         )
+
+
+def _on_device(x: Periodic) -> jax.Array:
+    if x.period == x.rows:
+        return jnp.asarray(x.values)
+    made: jax.Array = x.at(lax.iota(jnp.int32, x.rows), jnp)
+    return made
 
 
 class Tables(NamedTuple):
@@ -118,7 +124,7 @@ def prepare(plan: BranchPlan) -> Branch:
     """Tables and pieces of every row group."""
     parts, extents = [], dict[Pool, int]()
     for part in plan.parts:
-        rows = tuple(_rows(group, part.sources) for group in part.rows if group.tiles.size)
+        rows = tuple(_rows(group, part.sources) for group in part.rows if group.tiles_by_row.rows)
         parts.append((part.sources, rows))
         for group in rows:
             for piece in (*group.at_once, *group.looped):
@@ -129,7 +135,7 @@ def prepare(plan: BranchPlan) -> Branch:
 
 def _rows(group: RowGroup, sources: tuple[Source, ...]) -> Rows:
     every = [p for s in group.segments for p in pieces(s, sources[s.source].slots)]
-    return Rows(group.tiles, tuple(p for p in every if not p.step), tuple(p for p in every if p.step))
+    return Rows(group.tiles_by_row, tuple(p for p in every if not p.step), tuple(p for p in every if p.step))
 
 
 class Visit(NamedTuple):
@@ -155,8 +161,7 @@ def visit_step(piece: Piece, starts: jax.Array, count: jax.Array, trip: jax.Arra
         starts = starts + first * piece.block
     else:
         starts = lax.dynamic_slice_in_dim(starts, first, piece.step)
-    whole = piece.counts is not None and bool((piece.counts % piece.step == 0).all())
-    return _visit(piece, starts, None if whole else count - first, piece.step)
+    return _visit(piece, starts, None if piece.whole_steps else count - first, piece.step)
 
 
 def _visit(piece: Piece, starts: jax.Array, count: jax.Array | None, width: int) -> Visit:

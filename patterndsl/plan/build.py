@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from patterndsl.ir.interval import ANY, EXACT, Env, Interval, bounds
 from patterndsl.ir.nodes import Node, Pool
 from patterndsl.ir.normal import TOKENS, Branch, Term, branches, slot_index
 from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
+from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
 from patterndsl.plan.rows import group_rows
 from patterndsl.plan.tables import TABLE_LIMIT, Axis, Table, chunk_table, token_table
@@ -151,11 +153,11 @@ def bind(term: Term, pool: Pool, axis: Axis, n: int, slots: int) -> Term:
 
 
 def _for_every_tile(group: RowGroup, tiles: int) -> RowGroup:
-    """One row that stands for all tiles, repeated without taking memory."""
+    """One row that stands for all tiles."""
 
     def repeated(s: Segment) -> Segment:
-        starts = np.broadcast_to(s.starts, (tiles, s.starts.shape[1]))
-        counts = np.broadcast_to(s.counts, (tiles,))
-        return Segment(s.source, s.block, starts, counts, s.contiguous, s.partial, s.step)
+        starts, counts = (Periodic.constant(x.values[0], tiles) for x in (s.starts_by_row, s.counts_by_row))
+        return dataclasses.replace(s, starts_by_row=starts, counts_by_row=counts)
 
-    return RowGroup(np.arange(tiles, dtype=np.int32), tuple(repeated(s) for s in group.segments))
+    tiles_by_row = Periodic(tiles, np.zeros(1, np.int32), np.ones((), np.int32))
+    return RowGroup(tiles_by_row, tuple(repeated(s) for s in group.segments))

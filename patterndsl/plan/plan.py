@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from patterndsl.ir.nodes import Node, Pool
 from patterndsl.ir.normal import Term
+from patterndsl.plan.periodic import Periodic
 
 Int32 = npt.NDArray[np.int32]
 
@@ -43,7 +44,9 @@ class Segment:
 
     ``starts`` int32 [rows, width]: the first slot of each block, a multiple of ``block``; ``counts`` int32
     [rows]: how many of them are real (the others repeat a valid start and must contribute nothing). Within a
-    row, starts rise. ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads
+    row, starts rise. Both are kept as rules (`Periodic`): where rows see the same blocks relative to their
+    own tile, one list of offsets stands for all of them, and an executor makes the rest on the device.
+    ``contiguous``: block j starts at ``starts[:, 0] + j · block``, so that one slice reads
     them all; only that first column is stored (``starts`` is [rows, 1]), and blocks from ``counts`` on may
     lie beyond the last slot. ``partial``: for each of the ``width`` columns, whether the predicate must be
     applied. Where False, every pair of a real query and a slot of that block is kept, exists, and counts
@@ -54,11 +57,21 @@ class Segment:
 
     source: int
     block: int
-    starts: Int32
-    counts: Int32
+    starts_by_row: Periodic
+    counts_by_row: Periodic
     contiguous: bool
     partial: tuple[bool, ...]
     step: int = 0
+
+    @property
+    def starts(self) -> Int32:
+        """The first slots of the blocks, made from their rule."""
+        return self.starts_by_row.array()
+
+    @property
+    def counts(self) -> Int32:
+        """The numbers of real blocks, made from their rule."""
+        return self.counts_by_row.array()
 
     @property
     def width(self) -> int:
@@ -68,11 +81,16 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowGroup:
-    """Query tiles (int32 [rows], numbers of tiles of the part's ``block_q`` queries) with one program. A tile
-    is in one group of a part at most; tiles in none keep nothing."""
+    """Query tiles with one program. ``tiles`` int32 [rows]: numbers of tiles of the part's ``block_q``
+    queries, kept as a rule. A tile is in one group of a part at most; tiles in none keep nothing."""
 
-    tiles: Int32
+    tiles_by_row: Periodic
     segments: tuple[Segment, ...]
+
+    @property
+    def tiles(self) -> Int32:
+        """The numbers of the tiles, made from their rule."""
+        return self.tiles_by_row.array()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

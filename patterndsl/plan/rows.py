@@ -17,7 +17,8 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from patterndsl.plan.plan import Int32, RowGroup, Segment
+from patterndsl.plan.periodic import Periodic
+from patterndsl.plan.plan import RowGroup, Segment
 from patterndsl.plan.tables import Bools, Int64, Runs, Table, chosen
 
 MOST_GROUPS = 8
@@ -101,7 +102,7 @@ def group_rows(tables: list[Table], rows: int) -> tuple[RowGroup, ...]:
     looped = [wide[b] for b in buckets(width[wide], 1 if _sliced(tiled, wide) else 2, slack)]
     split = [("exact", g) for g in exact] + [("padded", g) for g in padded] + [("looped", g) for g in looped]
     split = _by_gathered(split, gathered, slack)
-    return tuple(RowGroup(g.astype(np.int32), _segments(every, g, how)) for how, g in split)
+    return tuple(RowGroup(Periodic.of(g), _segments(every, g, how)) for how, g in split)
 
 
 def _padding(groups: list[Int64], width: Int64) -> float:
@@ -219,8 +220,8 @@ def _same_runs(t: RowTable, runs: Runs, rows: int) -> list[Segment]:
     found = []
     for a, b in itertools.pairwise(heads):
         partial = tuple(np.repeat(~full[0, a:b], length[a:b]).tolist())
-        counts = np.full(rows, len(partial), np.int32)
-        starts = _int32(start[:, a : a + 1] * t.table.block)
+        counts = Periodic.constant(np.asarray(len(partial)), rows)
+        starts = Periodic.of(start[:, a : a + 1] * t.table.block)
         found.append(Segment(t.source, t.table.block, starts, counts, True, partial))
     return found
 
@@ -258,8 +259,8 @@ def _slice(t: RowTable, runs: Runs, rows: int, width: int, partial: bool, at_onc
     return Segment(
         t.source,
         t.table.block,
-        _int32(starts),
-        counts,
+        Periodic.of(starts),
+        Periodic.of(counts),
         True,
         (partial,) * width,
         _step(width, t.table.block, at_once),
@@ -279,8 +280,8 @@ def _gather(t: RowTable, runs: Runs, rows: int, width: int, partial: bool, at_on
     return Segment(
         t.source,
         t.table.block,
-        starts,
-        counts.astype(np.int32),
+        Periodic.of(starts),
+        Periodic.of(counts),
         False,
         (partial,) * width,
         _step(width, t.table.block, at_once),
@@ -308,7 +309,3 @@ def _slots(t: RowTable, runs: Runs, rows: int) -> Segment:
 def _step(width: int, block: int, at_once: int) -> int:
     """Blocks of one turn of a loop; 0 where all are taken at once."""
     return max(STEP // block, 1) if width * block > at_once else 0
-
-
-def _int32(x: Int64) -> Int32:
-    return x.astype(np.int32)

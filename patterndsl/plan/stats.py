@@ -13,7 +13,7 @@ from patterndsl.plan.plan import HeadGroup, Part, Plan, PlanStats, RowGroup, Seg
 def slots_visited(segment: Segment) -> int:
     """Slots that all rows of the segment visit, padding included."""
     if not segment.step:
-        return len(segment.counts) * segment.width * segment.block
+        return segment.counts_by_row.rows * segment.width * segment.block
     turns = -(-segment.counts.astype(np.int64) // segment.step)
     return int(turns.sum()) * segment.step * segment.block
 
@@ -40,14 +40,14 @@ def plan_stats(plan: Plan) -> PlanStats:
         before = np.concatenate([[0], np.cumsum(columns)])
         partial += heads * int(before[real].sum())
         full += heads * int((real - before[real]).sum())
-        table_bytes += segment.starts.nbytes + segment.counts.nbytes
+        table_bytes += segment.starts_by_row.nbytes + segment.counts_by_row.nbytes
     row_groups = [g for h in plan.groups for b in h.branches for p in b.parts for g in p.rows]
     return PlanStats(
         computed=sum(by_level.values()),
         full_blocks=full,
         partial_blocks=partial,
         row_groups=len(row_groups),
-        table_bytes=table_bytes + sum(g.tiles.nbytes for g in row_groups),
+        table_bytes=table_bytes + sum(g.tiles_by_row.nbytes for g in row_groups),
         computed_by_level=dict(sorted(by_level.items())),
     )
 
@@ -93,13 +93,15 @@ def _part(part: Part, plan: Plan) -> list[str]:
 
 def _row_group(rows: RowGroup, plan: Plan) -> list[str]:
     computed = plan.block_q * sum(slots_visited(s) for s in rows.segments)
-    first, last = int(rows.tiles[0]), int(rows.tiles[-1])
-    which = f"tile {first}" if first == last else f"{len(rows.tiles):,} tiles, {first} to {last}"
+    tiles = rows.tiles
+    first, last = int(tiles[0]), int(tiles[-1])
+    which = f"tile {first}" if first == last else f"{len(tiles):,} tiles, {first} to {last}"
     return [f"  rows of {which}: {computed:,} pairs a head", *(f"    {_segment(s)}" for s in rows.segments)]
 
 
 def _segment(s: Segment) -> str:
-    least, most = int(s.counts.min()), int(s.counts.max())
+    counts = s.counts
+    least, most = int(counts.min()), int(counts.max())
     number = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     unit = "slots" if s.block == 1 else f"blocks of {s.block}"
     how = "in a slice" if s.contiguous else "gathered"

@@ -12,6 +12,7 @@ from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import TRUE, all_of
 from patterndsl.ir.nodes import Where
 from patterndsl.ir.normal import TOKENS, Term, slot_index
+from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
 
 
@@ -76,7 +77,7 @@ def _rows(sources, n_q, q_offset, block_q, block_k, style):
             if width:
                 columns = [found[i] for _, found in rows]
                 segments.append(_segment(i, _block(source, block_k, style), width, columns, style))
-        groups.append(RowGroup(np.array([tile for tile, _ in rows], np.int32), tuple(segments)))
+        groups.append(RowGroup(Periodic.of(np.array([tile for tile, _ in rows], np.int32)), tuple(segments)))
     return tuple(groups)
 
 
@@ -120,5 +121,11 @@ def _segment(source, block, width, columns, style):
     if style.contiguous and runs:
         starts = starts[:, :1]
     return Segment(
-        source, block, starts, counts, style.contiguous and runs, tuple(partial), min(style.step, width)
+        source,
+        block,
+        Periodic.of(starts),
+        Periodic.of(counts),
+        style.contiguous and runs,
+        tuple(partial),
+        min(style.step, width),
     )

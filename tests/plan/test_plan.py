@@ -19,6 +19,7 @@ from patterndsl.ir.normal import TOKENS, lift_mix
 from patterndsl.ir.resolve import at_length, pick_head
 from patterndsl.patterns import builtins
 from patterndsl.plan import build, rows
+from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import BranchPlan, Plan, Segment
 from patterndsl.spec import Spec
 from tests.plan.replay import replay
@@ -274,9 +275,11 @@ def _changed(plan: Plan, change: Callable[[Segment], Segment]) -> Plan:
     "fault",
     [
         lambda s: replace(s, partial=(False,) * s.width),  # no predicate where one is needed
-        lambda s: replace(s, starts=s.starts + s.block),  # the wrong blocks
-        lambda s: replace(s, counts=np.minimum(s.counts, s.width - 1)),  # one block forgotten
-        lambda s: replace(s, starts=s.starts[::-1]),  # rows exchanged
+        lambda s: replace(s, starts_by_row=Periodic.of(s.starts + s.block)),  # the wrong blocks
+        lambda s: replace(
+            s, counts_by_row=Periodic.of(np.minimum(s.counts, s.width - 1))
+        ),  # one block forgotten
+        lambda s: replace(s, starts_by_row=Periodic.of(s.starts[::-1])),  # rows exchanged
     ],
 )
 def test_replaying_catches_a_faulty_plan(fault: Callable[[Segment], Segment]) -> None:
