@@ -1,0 +1,124 @@
+"""Is the declared growth the one that is paid? Measured time against n, for each of the library's patterns.
+
+    python benchmarks/realised_growth.py [--only NAME …] [--save]
+
+Each pattern of `grammar/lib` runs at growing n (float32, 1 head × 32). The exponent of time is the slope of a
+least-squares line through log time against log n; the declared one that of the class named by `analyze` over
+the same lengths (n log n has a slope a little above 1). Patterns of a linear class go to 1M tokens, the
+others to 64k, quadratic ones to 16k; parameters are small, so that the class shows at the first length. A
+class that is an upper bound only (O, for data that decides) may be beaten, not exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import best_of, machine, save, table
+
+import patterndsl as pd
+
+LIBRARY = pathlib.Path(pd.__file__).parent / "grammar" / "lib"
+LINEAR = (2**14, 2**16, 2**18, 2**20)
+MIDDLE = (2**12, 2**13, 2**14, 2**15, 2**16)
+SQUARE = (2**11, 2**12, 2**13, 2**14)
+TOLERANCE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A pattern of the library: the lengths at which it runs, its params, and the pattern of the file (p)
+    that is compiled where it is not `main`, so that sizes of a grid can follow n."""
+
+    lengths: tuple[int, ...]
+    params: dict[str, int] = dataclasses.field(default_factory=dict)
+    main: str | None = None
+    layer: int = 0
+
+
+SIDES = "height=ceil(sqrt(n)), width=ceil(sqrt(n))"
+SQUARES = (2**12, 2**14, 2**16)  # of powers of two
+
+CASES = {
+    "axial": Case(SQUARES, main=f"p.own_row({SIDES}) | p.own_column({SIDES})"),
+    "bigbird": Case(LINEAR[:3], {"block": 64, "random_blocks": 2}),
+    "block_diffusion": Case(SQUARE),
+    "document_causal": Case(SQUARE),
+    "gemma3": Case(LINEAR, {"window": 128}),
+    "gpt_oss": Case(LINEAR, layer=0),
+    "h_transformer": Case(MIDDLE),
+    "llama4_chunked": Case(LINEAR, {"size": 256}),
+    "logsparse": Case(MIDDLE),
+    "longformer": Case(LINEAR[:3], {"window": 128}),
+    "longnet": Case(LINEAR[:3], {"segment_1": 128, "segment_2": 256}),
+    "mistral": Case(LINEAR, {"window": 128}),
+    "natten2d": Case((*SQUARES, 2**18, 2**20), main=f"p.natten2d({SIDES})"),
+    "prefix_lm": Case(SQUARE),
+    "sparse_transformer_fixed": Case(SQUARE),
+    "sparse_transformer_strided": Case(SQUARE),
+    "streaming_llm": Case(LINEAR, {"window": 128}),
+    "transformer_xl": Case(LINEAR, {"segment": 128, "memory": 128}),
+}
+
+
+def seconds(attention: Any, n: int, inputs: tuple[str, ...]) -> float:
+    """Median seconds of one call at n."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    q, k, v = (jax.random.normal(key, (1, n, 1, 32)) for key in keys)
+    given = {name: jnp.arange(n, dtype=jnp.int32) // 512 for name in inputs}
+    return best_of(lambda: attention(q, k, v, **given).block_until_ready(), repeats=5, budget=1.0)
+
+
+def slope(lengths: tuple[int, ...], values: list[float]) -> float:
+    """The exponent of n that values follow."""
+    return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
+
+
+def measure(name: str, case: Case) -> list[Any]:
+    """The row of one pattern."""
+    spec = pd.load(LIBRARY / f"{name}.attn")
+    if case.main is not None:
+        spec = pd.parse(f"import {name} as p\npattern main = {case.main}")
+    times: list[float] = []
+    for n in case.lengths:
+        attention = pd.compile(spec, params=case.params, layer=case.layer)
+        times.append(seconds(attention, n, spec.inputs))
+        print(f"  {name} n = {n}: {times[-1]:.4g} s", file=sys.stderr, flush=True)
+    last = case.lengths[-1]
+    report = pd.analyze(spec, n=last, params=case.params, layer=case.layer)
+    growth = report.growth
+    logs = 0.0 if growth.rate is None else float(growth.rate.log)
+    power = 0.0 if growth.rate is None else float(growth.rate.power)
+    declared = power + logs * slope(case.lengths, [math.log(n) for n in case.lengths])
+    found = slope(case.lengths, times)
+    over = found - declared
+    fits = abs(over) <= TOLERANCE or (not growth.tight and over < 0)
+    lengths = f"{case.lengths[0]:,}–{last:,}"
+    return [name, str(growth), lengths, declared, found, over, "yes" if fits else "NO", times[-1]]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/realised_growth.json")
+    args = parser.parse_args(argv)
+    rows = [measure(name, CASES[name]) for name in args.only]
+    header = ["pattern", "declared", "n", "exponent", "measured", "difference", "within 0.1", "last s"]
+    print(f"float32, 1 head × 32; {machine()}")
+    print(table(header, rows))
+    if args.save:
+        command = "python benchmarks/realised_growth.py --save"
+        save("realised_growth", command, [dict(zip(header, r, strict=True)) for r in rows])
+
+
+if __name__ == "__main__":
+    main()
