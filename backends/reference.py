@@ -36,26 +36,51 @@ class Reference:
 
 BACKEND = Reference()
 Groups = tuple[tuple[tuple[int, ...], Node], ...]
+Branches = tuple[tuple[tuple[int, ...], tuple[Node, ...]], ...]
+Pools = tuple[tuple[tuple[Pool, ...], ...], ...]
+"""For each group and branch the sources of slots."""
 ARRAYS = ("q", "k", "v", "alibi_slopes", "bias", "kv_lengths", "inputs")
 
 
 def run(groups: Groups, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
     """Attention by groups of heads, each with its pattern (bound at n). See `backends.Kernel`."""
     arrays = {name: getattr(x, name) for name in ARRAYS}
-    offset = x.q_offset if isinstance(x.q_offset, int) else None
-    if offset is None:
-        arrays["q_offset"] = x.q_offset
-    found: list[tuple[jax.Array, jax.Array]] = _run(groups, x.scale, x.softcap, offset, arrays)
+    branches = tuple((heads, _branches(node)) for heads, node in groups)
+    pools: Pools | None = None
+    if isinstance(x.q_offset, int) and not x.inputs:
+        # Counted here in NumPy, exactly, and passed as arrays: as constants they would be compiled anew for
+        # each offset, which takes far longer than the attention itself.
+        n, positions = x.k.shape[1], x.q_offset + np.arange(x.q.shape[1])
+        counts = [[dense(node, positions, n) for node in nodes] for _, nodes in branches]
+        pools = tuple(tuple(tuple(found) for found in group) for group in counts)
+        arrays["counts"] = [[list(found.values()) for found in group] for group in counts]
+    found: list[tuple[jax.Array, jax.Array]] = _run(branches, pools, x.scale, x.softcap, x.q_offset, arrays)
     return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _run(
-    groups: Groups, scale: float, softcap: float | None, q_offset: int | None, arrays: dict[str, Any]
+    groups: Branches,
+    pools: Pools | None,
+    scale: float,
+    softcap: float | None,
+    q_offset: Any,
+    arrays: dict[str, Any],
 ) -> list[tuple[jax.Array, jax.Array]]:
     """One compilation for each set of patterns and shapes, instead of one for each small operation."""
-    x = Operands(scale=scale, softcap=softcap, **({"q_offset": q_offset} | arrays))
-    per_group = [_group(heads, node, x) for heads, node in groups]
+    arrays = dict(arrays)
+    known = arrays.pop("counts", None)
+    x = Operands(scale=scale, softcap=softcap, q_offset=q_offset, **arrays)
+    positions = q_offset + jnp.arange(x.q.shape[1])
+    per_group: list[list[tuple[jax.Array, jax.Array]]] = []
+    for g, (heads, nodes) in enumerate(groups):
+        per_group.append([])
+        for b, node in enumerate(nodes):
+            if pools is None:
+                counts = dense(node, positions, x.k.shape[1], x.inputs, jnp)
+            else:
+                counts = dict(zip(pools[g][b], known[g][b], strict=True))
+            per_group[-1].append(_branch(np.asarray(heads), counts, positions, x))
     order = np.argsort([h for heads, _ in groups for h in heads])
     most = max(map(len, per_group))
     for found in per_group:  # a head with fewer branches has nothing in the others
@@ -69,26 +94,21 @@ def _run(
     return branches
 
 
-def _group(heads: tuple[int, ...], node: Node, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
+def _branches(node: Node) -> tuple[Node, ...]:
     node = lift_mix(node)
-    parts = node.branches if isinstance(node, Mix) else (node,)
-    return [_branch(np.asarray(heads), part, x) for part in parts]
+    return node.branches if isinstance(node, Mix) else (node,)
 
 
-def _branch(heads: np.ndarray[Any, Any], node: Node, x: Operands) -> tuple[jax.Array, jax.Array]:
+def _branch(
+    heads: np.ndarray[Any, Any], counts: dict[Pool, Any], positions: jax.Array, x: Operands
+) -> tuple[jax.Array, jax.Array]:
     dtype = jnp.promote_types(x.q.dtype, jnp.float32)
-    n, n_q = x.k.shape[1], x.q.shape[1]
     kv_heads = heads // (x.q.shape[2] // x.k.shape[2])
     q = x.q[:, :, heads].astype(dtype)
     k, v = (a[:, :, kv_heads].astype(dtype) for a in (x.k, x.v))
     bias = None
     if x.bias is not None:
         bias = (x.bias[:, heads] if x.bias.shape[1] > 1 else x.bias).astype(dtype)
-    positions = (
-        x.q_offset + jnp.arange(n_q) if isinstance(x.q_offset, jax.Array) else x.q_offset + np.arange(n_q)
-    )
-    static = not x.inputs and isinstance(positions, np.ndarray)
-    counts = dense(node, positions, n, x.inputs, np if static else jnp)
     logits, values = [], []
     for pool, count in counts.items():
         s, value = _pool_logits(pool, jnp.asarray(count), q, k, v, bias, heads, positions, x)
@@ -105,7 +125,7 @@ def _pool_logits(
     v: jax.Array,
     bias: jax.Array | None,
     heads: np.ndarray[Any, Any],
-    positions: Any,
+    positions: jax.Array,
     x: Operands,
 ) -> tuple[jax.Array, jax.Array]:
     """Logits [B, N, T, slots] of one source, −inf where not kept, and its values [B, slots, N, Hv]."""
@@ -122,7 +142,7 @@ def _pool_logits(
         s = jnp.tanh(s / x.softcap) * x.softcap
     if x.alibi_slopes is not None:
         middle = jnp.sum(jnp.where(real, tokens, 0), axis=-1) / size
-        distance = jnp.abs(jnp.asarray(positions)[:, None] - middle[:, None, :])
+        distance = jnp.abs(positions[:, None] - middle[:, None, :])
         s = s - x.alibi_slopes[heads].astype(s.dtype)[:, None, None] * distance[:, None]
     if bias is not None:
         inside = real[:, None, None]

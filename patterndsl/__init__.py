@@ -71,4 +71,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from patterndsl.patterns import builtins
 
-    return sorted([*globals(), *_MODULE, *(f"{b}_" if b == "global" else b for b in builtins())])
+    return sorted({"__version__", *_MODULE, *(f"{b}_" if b == "global" else b for b in builtins())})

@@ -43,6 +43,8 @@ def compile(
     if mesh is not None or seq_axis is not None:
         reason = "attention over a mesh is not part of this version"
         raise SpecError(UnsupportedByBackend(backend="sharded", reason=reason, advice="leave `mesh` out"))
+    if backend != "auto":
+        _backend(backend)
     return Attention(as_spec(spec), params, layer, backend, block_sizes)
 
 
@@ -67,6 +69,10 @@ class Attention:
 
     def __repr__(self) -> str:
         return f"Attention({self.module.main})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: all but the compiled function, which is made again when it is needed."""
+        return {name: value for name, value in vars(self).items() if name != "_jitted"}
 
     def __call__(
         self,
@@ -174,19 +180,15 @@ class Attention:
 
     def pick(self, plan: Plan, target: Target) -> Backend:
         """The backend that runs the plan on the target. Raises SpecError where a named one cannot."""
-        from patterndsl.backends import backends
-
-        known = backends()
         if self.backend == "auto":
-            return known["xla"]
-        if self.backend not in known:
-            raise SpecError(UnknownBackend(name=self.backend, candidates=("auto", *known)))
-        refusal = known[self.backend].supports(plan, target)
+            return _backend("xla")
+        backend = _backend(self.backend)
+        refusal = backend.supports(plan, target)
         if refusal is not None:
             raise SpecError(
                 UnsupportedByBackend(backend=self.backend, reason=refusal.reason, advice=refusal.advice)
             )
-        return known[self.backend]
+        return backend
 
 
 def reference(
@@ -261,6 +263,16 @@ def named_heads(node: Node) -> int:
     """How many query heads the spec names (1 where it names none)."""
     stops = [r.stop or r.start + 1 for p in walk(node) if isinstance(p, Heads) for r in p.ranges]
     return max(stops, default=1)
+
+
+def _backend(name: str) -> Backend:
+    """The backend of this name. Raises SpecError where there is none."""
+    from patterndsl.backends import backends
+
+    known = backends()
+    if name not in known:
+        raise SpecError(UnknownBackend(name=name, candidates=("auto", *known)))
+    return known[name]
 
 
 def _replace(module: Module, main: Node) -> Module:

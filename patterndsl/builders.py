@@ -47,7 +47,7 @@ def floor(x: Expr | int) -> Expr:
 
 
 class Input:
-    """A run-time integer array, one value per token: ``doc = input_("doc")``, then ``doc[q]`` and
+    """A run-time integer array, one value per token: ``doc = Input("doc")``, then ``doc[q]`` and
     ``doc[k]``."""
 
     def __init__(self, name: str) -> None:
@@ -159,7 +159,10 @@ def pattern_function(cls: type[Pattern]) -> Callable[..., Spec] | Spec:
         return Spec(Module(cls()))
 
     def construct(*args: Any, **kwargs: Any) -> Spec:
-        given = signature.bind(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{cls.name}{signature}: {error}") from None
         given.apply_defaults()
         specs: list[Spec] = []
         inputs: list[str] = []

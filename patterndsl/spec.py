@@ -28,6 +28,9 @@ _AND_OR = (
     "comparisons belong to predicates)"
 )
 
+MOST_PAIRS = 2**30
+"""Pairs that a dense mask may have: 4 GiB of counts."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Slots:
@@ -145,6 +148,7 @@ class Spec:
         from patterndsl.ir.normal import TOKENS, lift_mix
 
         node = self.bind(n, params=params, head=head, num_heads=num_heads, layer=layer)
+        check_dense(n, n if n_q is None else n_q)
         q = query_positions(n, n_q, q_offset)
         if isinstance(lift_mix(node), Mix):
             reason = "the branches of `mix` are normalised apart and have no mask in common"
@@ -190,6 +194,16 @@ class Spec:
         )
         kept: npt.NDArray[np.bool_] = slots.counts[:, slots.level == 0] > 0
         return kept
+
+
+def check_dense(n: int, n_q: int) -> None:
+    """Raise SpecError where arrays [n_q, n] would be too large to be written out."""
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.runtime import BadCall
+
+    if n * n_q > MOST_PAIRS:
+        reason = f"{n_q:,} queries × {n:,} keys are too many pairs for a dense mask"
+        raise SpecError(BadCall(argument="n", reason=reason, advice="`patterndsl.analyze` counts at any n"))
 
 
 def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt.NDArray[np.int64]:

@@ -25,6 +25,9 @@ SAMPLED_BLOCKS = 5
 DENSE_LOGITS = 2**30
 """Beyond this many logits (4 bytes each) dense attention is not timed."""
 
+ENOUGH_SECONDS = 4
+"""No further repetition is begun after so much time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -170,8 +173,8 @@ def branch_count(plan: Plan) -> int:
 
 
 def _median(run: Callable[[], Any], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)

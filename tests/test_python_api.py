@@ -3,6 +3,7 @@ arguments of a call that do not fit."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +90,32 @@ def test_the_name_of_a_file_is_no_spec() -> None:
 def test_plans_need_lengths(lengths: tuple[Any, ...]) -> None:
     with pytest.raises(SpecError, match="a whole number of at least 1 is needed"):
         pd.compile("causal").plan(*lengths)
+
+
+def test_a_misspelt_argument_of_a_pattern_names_the_pattern() -> None:
+    with pytest.raises(TypeError, match=r"local\(w=None, left=None, right=None\): .*'window'"):
+        pd.local(window=3)
+
+
+def test_an_unknown_backend_is_refused_at_once() -> None:
+    with pytest.raises(pd.SpecError, match="E502"):
+        pd.compile("causal", backend="xlo")
+
+
+def test_masks_too_large_to_write_out_are_refused() -> None:
+    with pytest.raises(pd.SpecError, match="too many pairs for a dense mask"):
+        pd.causal.mask(10**6)
+
+
+def test_compiled_functions_can_be_pickled_after_use() -> None:
+    attention = pd.compile("causal")
+    q = np.ones((4, 1, 2), np.float32)
+    out = attention(q, q, q)
+    again = pickle.loads(pickle.dumps(attention))
+    np.testing.assert_array_equal(again(q, q, q), out)
+
+
+def test_dir_lists_the_public_names_once() -> None:
+    names = dir(pd)
+    assert {"compile", "causal", "global_", "SpecError"} <= set(names)
+    assert not {"annotations", "importlib", "Any"} & set(names) and len(names) == len(set(names))

@@ -23,7 +23,7 @@ def add_arguments(parser: Parser) -> None:
     shapes.add_shape(parser)
     shapes.add_inputs(parser)
     options.add_backend(parser)
-    told = "time R runs, of which the median counts (5)"
+    told = "time up to R runs, for 4 seconds, of which the median counts (5)"
     parser.add_argument("--repeat", type=options.whole, default=5, metavar="R", help=told)
     told = "of the random operands (0)"
     parser.add_argument("--seed", type=options.index, default=0, metavar="S", help=told)

@@ -47,7 +47,8 @@ def _range(scope: Scope, selector: ast.Selector) -> Range | None:
     for bound in (selector.start, selector.stop):
         if isinstance(bound, ast.Reference):
             what = "a name selects heads or layers"
-            scope.error(MisplacedSyntax(what=what, advice="select them by plain numbers", span=bound.span))
+            advice = "select them by plain numbers, and all others by `_`"
+            scope.error(MisplacedSyntax(what=what, advice=advice, span=bound.span))
             return None
     start = selector.start.value if isinstance(selector.start, ast.Number) else None
     stop = selector.stop.value if isinstance(selector.stop, ast.Number) else None
