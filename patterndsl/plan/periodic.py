@@ -13,6 +13,7 @@ Int64 = npt.NDArray[np.int64]
 
 CANDIDATES = 32  # periods tried in full
 SAMPLE = 64  # rows at which a period is tried first
+MOST_LIKELY = 4096  # periods, the shortest, that are left after a try
 PIECE = 2**16
 
 
@@ -75,11 +76,14 @@ def _period(array: Int32) -> int:
     mixer = np.random.default_rng(0).integers(1, 2**62, flat.shape[1])
     mixed = flat.astype(np.int64) @ mixer  # rises by the same from period to period, where the rows do
     rise = np.diff(mixed)
-    likely = np.arange(1, rows // 2 + 1)
-    for i in np.unique(np.linspace(0, rows - 2, SAMPLE).astype(np.int64)):  # compares rises a period apart
-        apart = i + likely if i < rows // 2 else i - likely
-        outside = (apart < 0) | (apart >= rows - 1)
-        likely = likely[outside | (rise[np.clip(apart, 0, rows - 2)] == rise[i])]
+    if np.all(rise == rise[0]):
+        likely = np.ones(1, np.int64)
+    else:
+        likely = np.arange(2, rows // 2 + 1)
+        for i in np.unique(np.linspace(0, rows - 2, SAMPLE).astype(np.int64)):  # rises a period apart
+            apart = i + likely if i < rows // 2 else i - likely
+            outside = (apart < 0) | (apart >= rows - 1)
+            likely = likely[outside | (rise[np.clip(apart, 0, rows - 2)] == rise[i])][:MOST_LIKELY]
     candidates: list[int] = likely[:CANDIDATES].tolist()
     for p in candidates:
         turn = mixed[p:] - mixed[:-p]

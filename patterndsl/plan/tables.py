@@ -9,8 +9,8 @@ to the tiles that are kept.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from patterndsl.diagnostics import PlanTooLarge, SpecError
 from patterndsl.ir.interval import ANY, Env, Interval, bounds, classify
 from patterndsl.ir.normal import Term
 from patterndsl.plan.leaves import closer
+
+if TYPE_CHECKING:
+    from patterndsl.plan.bands import Band
 
 Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -244,12 +247,29 @@ class Table:
 
 def token_table(term: Term, axis: Axis, n: int, block: int, what: str) -> Table:
     """The blocks of tokens that each tile of queries keeps."""
-    return _tiled(Grid(term, axis, n, "k", block, block), what)
+    grid = Grid(term, axis, n, "k", block, block)
+    return tiled(grid, what, _areas(grid, 0))
 
 
-def _tiled(grid: Grid, what: str) -> Table:
-    for boxes in grid.refine(grid.whole(), 0, what):
-        grid.partial(boxes, WORTH)
+Area: TypeAlias = "tuple[Grid, Boxes, Band | None]"
+
+
+def _areas(grid: Grid, leaf: int) -> Iterator[Area]:
+    """What is to be refined: one period of each band of the grid, and what is in none."""
+    from patterndsl.plan.bands import split
+
+    bands, rest = split(grid, leaf)
+    yield from ((grid, boxes, None) for boxes in rest)
+    yield from ((band.period, band.period.whole(), band) for band in bands)
+
+
+def tiled(grid: Grid, what: str, areas: Iterable[Area] | None = None) -> Table:
+    """The table of a grid whose columns are blocks."""
+    for area, boxes, band in areas or [(grid, grid.whole(), None)]:
+        for piece in area.refine(boxes, 0, what):
+            area.partial(piece, WORTH)
+        if band is not None:
+            grid.found.append(band.repeated(area.runs(), what))
     ragged = grid.slots % grid.unit != 0
     return Table(without_ragged(grid.runs(), grid.columns, ragged), grid.unit, True)
 
@@ -265,16 +285,40 @@ def chunk_table(term: Term, axis: Axis, chunks: int, stride: int, block: int, wh
     """
     leaf = min(block.bit_length() - 1, (chunks - 1).bit_length())
     grid = Grid(term, axis, chunks, "c", 1, stride)
-    coarse, seen = [], 0
-    for boxes in grid.refine(grid.whole(), leaf, what):
-        coarse.append(boxes)
-        seen += len(boxes.row)
-        if seen > FEW * axis.rows:
-            break
-    seen += sum(int((r.stop - r.start).sum()) for r in grid.found) >> leaf
-    if seen > FEW * axis.rows and leaf:
-        return _tiled(Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf), what)
-    for boxes in coarse:
-        for fine in grid.refine(grid.cut(boxes, 0), 0, what) if leaf else (boxes,):
-            grid.partial(fine, WORTH_SLOTS)
+    coarse, seen = _coarse(_areas(grid, leaf), leaf, FEW * axis.rows << leaf, what)
+    if leaf and (seen + _size(grid)) >> leaf > FEW * axis.rows:
+        blocks = Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf)
+        return tiled(blocks, what, _areas(blocks, 0))
+    for area, pieces, band in coarse:
+        for boxes in pieces:
+            for fine in area.refine(area.cut(boxes, 0), 0, what) if leaf else (boxes,):
+                area.partial(fine, WORTH_SLOTS)
+        if band is not None:
+            grid.found.append(band.repeated(area.runs(), what))
     return Table(grid.runs(), 1, False)
+
+
+def _coarse(
+    areas: Iterable[Area], leaf: int, enough: int, what: str
+) -> tuple[list[tuple[Grid, list[Boxes], Band | None]], int]:
+    """The mixed blocks of each area, and the slots in them (and in what bands keep as a whole); no more once
+    there are ``enough``.
+    """
+    coarse: list[tuple[Grid, list[Boxes], Band | None]] = []
+    seen = 0
+    for area, start, band in areas:
+        turns = band.turns if band is not None else 1
+        pieces: list[Boxes] = []
+        for boxes in area.refine(start, leaf, what):
+            pieces.append(boxes)
+            seen += turns * len(boxes.row) << leaf
+            if seen > enough:
+                return coarse, seen
+        coarse.append((area, pieces, band))
+        seen += turns * _size(area) if band is not None else 0
+    return coarse, seen
+
+
+def _size(grid: Grid) -> int:
+    """Columns of all rows that are found to be kept as a whole."""
+    return sum(int((r.stop - r.start).sum()) for r in grid.found)

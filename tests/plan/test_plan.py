@@ -18,7 +18,7 @@ from patterndsl.ir.nodes import Mix, Node
 from patterndsl.ir.normal import TOKENS, lift_mix
 from patterndsl.ir.resolve import at_length, pick_head
 from patterndsl.patterns import builtins
-from patterndsl.plan import build, rows
+from patterndsl.plan import bands, build, rows
 from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import BranchPlan, Plan, Segment
 from patterndsl.spec import Spec
@@ -104,16 +104,18 @@ patterns = st.one_of(
     st.sampled_from(["square", "last", "short", "long", "unknown"]),
     st.sampled_from([(4, 4), (8, 8), (16, 4), (4, 16), (8, 5), (16, 16), (3, 8)]),
     st.sampled_from([16, 64, 4096]),
+    st.sampled_from([1, 4, 1024]),
     st.integers(0, 2**16),
 )
 def test_a_plan_is_its_pattern(
-    text: str, n: int, queries: str, tile: tuple[int, int], one_shot: int, seed: int
+    text: str, n: int, queries: str, tile: tuple[int, int], one_shot: int, band: int, seed: int
 ) -> None:
     n_q = {"square": n, "last": 1, "short": max(n // 3, 1), "long": n + 7, "unknown": max(n // 2, 1)}[queries]
     offset = n - n_q if queries != "short" else n // 4
     node = at_length(_spec(text).module.main, n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "ONE_SHOT", one_shot)
+        patch.setattr(bands, "LEAST_ROWS", band)
         patch.setattr(rows, "STEP", 16)
         build.forget_plans()
         plan = build.build_plan(

@@ -1,0 +1,97 @@
+"""Which shifts of its variables leave an expression as it is.
+
+Let every variable v move by ``slope[v] · t``. An expression moves with them if its value changes by a number
+in proportion to t, for every t that is a multiple of some period: ``q // 4`` by t/4, for multiples of 4;
+``q − k`` by nothing. What is not seen to move so is taken not to, so that an answer is a proof.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from patterndsl.ir.expr import COMPARE_OPS, Expr, bound
+
+
+class Motion(NamedTuple):
+    """Under a shift by t, a multiple of ``period``, the value rises by ``slope`` · t."""
+
+    slope: Fraction
+    period: int
+
+
+STILL = Motion(Fraction(0), 1)
+
+
+def invariance(e: Expr, slopes: Mapping[str, Fraction]) -> int | None:
+    """The period of the shifts under which ``e`` keeps its value; None where none is found.
+
+    ``slopes``: of each free variable. Shifts are those by which all of them stay whole numbers.
+    """
+    moves = {name: Motion(slope, slope.denominator) for name, slope in slopes.items()}
+    found = _motion(e, moves)
+    if found is None or found.slope:
+        return None
+    return math.lcm(found.period, *(m.period for m in moves.values()))
+
+
+def _motion(e: Expr, moves: Mapping[str, Motion]) -> Motion | None:
+    free = e.free()
+    done: dict[Expr, Motion | None] = {}
+    for node in e.walk():
+        if free[node] <= moves.keys():  # else in the body of a quantifier, which looks at it itself
+            done[node] = _node(node, done, moves)
+    return done.get(e)
+
+
+def _node(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion]) -> Motion | None:
+    if e.op == "var":
+        return moves[str(e.value)]
+    if e.op in ("forall", "exists"):
+        return _quantifier(e, done, moves)
+    parts = [done[a] for a in e.args]
+    args = [p for p in parts if p is not None]
+    if len(args) < len(parts) or e.op == "input":
+        return None
+    period = math.lcm(*(p.period for p in args))
+    slopes = [p.slope for p in args]
+    factors = [a.number for a in e.args]
+    match e.op:
+        case "add":
+            return Motion(slopes[0] + slopes[1], period)
+        case "sub":
+            return Motion(slopes[0] - slopes[1], period)
+        case "neg":
+            return Motion(-slopes[0], period)
+        case "mul" if factors[0] is not None:
+            return Motion(slopes[1] * factors[0], period)
+        case "mul" if factors[1] is not None:
+            return Motion(slopes[0] * factors[1], period)
+        case "floordiv" | "mod" if factors[1]:
+            turns = slopes[0] / factors[1]
+            slope = turns if e.op == "floordiv" else Fraction(0)
+            return Motion(slope, math.lcm(period, turns.denominator))
+        case "if" if not slopes[0]:
+            slopes = slopes[1:]
+    if not any(slopes):
+        return Motion(Fraction(0), period)
+    if e.op in COMPARE_OPS and slopes[0] == slopes[1]:
+        return Motion(Fraction(0), period)
+    if e.op in ("min", "max", "if") and slopes[0] == slopes[1]:
+        return Motion(slopes[0], period)
+    return None
+
+
+def _quantifier(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion]) -> Motion | None:
+    """Its range moves as a whole, and its body is the same under that shift."""
+    first, last = done[e.args[0]], done[e.args[1]]
+    if first is None or last is None or first.slope != last.slope:
+        return None
+    name, _ = bound(e)
+    body = _motion(e.args[2], {**moves, name: Motion(first.slope, first.slope.denominator)})
+    if body is None or body.slope:
+        return None
+    period = math.lcm(first.period, last.period, body.period, first.slope.denominator)
+    return Motion(Fraction(0), period)
