@@ -364,6 +364,12 @@ def _difference(point: sets.Point, pool: Pool, a: Term, b: Term) -> Difference:
 
     n, q, slot = point
     env = {"n": n, "q": q, "k": slot, "c": slot}
-    counts = tuple(int(np.asarray(evaluate(t.amount, env))) for t in (a, b))
+
+    def count(term: Term) -> int:
+        # Numbers over n, such as floor(n / 3), are found first: arrays know no fractions.
+        bound = resolve.at_length(Where(term.amount), n)
+        assert isinstance(bound, Where)
+        return int(np.asarray(evaluate(bound.keep, env)))
+
     first = slot * pool.stride
-    return Difference(n, q, pool.level, first, min(first + pool.size, n), (counts[0], counts[1]))
+    return Difference(n, q, pool.level, first, min(first + pool.size, n), (count(a), count(b)))

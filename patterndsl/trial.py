@@ -131,12 +131,14 @@ def trial(
     import jax.numpy as jnp
 
     from patterndsl.api import compile
+    from patterndsl.backends.calling import on_host
 
     attention = compile(spec, params=params, layer=layer, backend=backend)
     plan = attention.plan(shape.n, num_heads=shape.heads)
     rng = np.random.default_rng(seed)
     q, k, v = (jnp.asarray(rng.standard_normal(s, np.float32), shape.dtype) for s in shape.operands())
-    extra: dict[str, Any] = {name: jnp.asarray(x) for name, x in (inputs or {}).items()}
+    given = on_host(spec.inputs, dict(inputs or {}))  # checked before JAX makes 32 bits of them
+    extra: dict[str, Any] = {name: jnp.asarray(x) for name, x in given.items()}
     branches = branch_count(plan)
     if branches > 1:
         size = (shape.batch, shape.n, shape.heads, branches)

@@ -22,6 +22,7 @@ from patterndsl.ir.ranges import simplify_over
 LEAF = 32  # queries (and tokens under the slots) of the boxes that are evaluated pair by pair
 CELLS = 1 << 18  # values evaluated at a time
 ROWS = 1 << 24  # queries for which counts per query are kept
+OVERHEAD = 5000  # what a subexpression costs in each step, however few the boxes
 PROFILES = 1 << 26  # numbers held for counts per query, beyond which only the total is found
 
 
@@ -165,7 +166,7 @@ class _Quadtree:
     def descend(self, q0: Int64, s0: Int64, size: tuple[int, int], split: tuple[int, int]) -> None:
         while True:
             queries, slots = size
-            if not self.budget.spend((len(q0) * 8 + 500) * self.visits):
+            if not self.budget.spend((len(q0) * 8 + OVERHEAD) * self.visits):
                 return self.give_up(queries, slots)
             low, high = self.values(q0, s0, size)
             mixed = np.flatnonzero(low < high)

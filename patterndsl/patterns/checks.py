@@ -6,7 +6,7 @@ import math
 from typing import Any, NoReturn
 
 from patterndsl.ir.expr import Expr
-from patterndsl.ir.nodes import Pattern, Tokens
+from patterndsl.ir.nodes import Node, Pattern, Tokens
 
 
 def bad(p: Pattern, reason: str, n: int | None = None) -> NoReturn:
@@ -96,3 +96,14 @@ def tile_window_fits(p: Any) -> None:
         window = (p.window[axis] if len(p.window) > 1 else p.window[0]).number
         if None not in (extent.number, tile, window) and window > -(-extent.number // tile):
             bad(p, f"a window of {window} tiles on axis {axis}, which has {-(-extent.number // tile)}")
+
+
+def nested_at_most(p: Pattern, most: int) -> None:
+    """No more than so many of this pattern stand within each other."""
+    from patterndsl.ir.normal import postorder
+
+    depth: dict[Node, int] = {}
+    for node in postorder(p):
+        depth[node] = (type(node) is type(p)) + max((depth[m] for m in node.children), default=0)
+    if depth[p] > most:
+        bad(p, f"{depth[p]} within each other, of at most {most}")

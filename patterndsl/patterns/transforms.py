@@ -6,6 +6,9 @@ from patterndsl.ir.expr import Expr, all_of, maximum, minimum, quantify, where
 from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Number, Operand, Size, pattern
 
+MOST_NESTED = 3
+"""`blocks` within each other: the work at one pair multiplies by size² with each."""
+
 
 class Transform(Pattern):
     """A pattern made from another one's expressions over ``q`` and ``k``: its predicate, or its counts."""
@@ -78,6 +81,18 @@ class Blocks(Transform):
 
     p: Operand
     size: Size
+
+    def check(self, n: int | None) -> None:
+        from patterndsl.patterns.checks import nested_at_most
+
+        nested_at_most(self, MOST_NESTED)
+
+    def simplified(self) -> Node:
+        a, b = self.size.number, self.p.size.number if isinstance(self.p, Blocks) else None
+        if a and b and (a % b == 0 or b % a == 0):  # one grid refines the other: the coarser says it all
+            assert isinstance(self.p, Blocks)
+            return Blocks(self.p.p, self.size if a >= b else self.p.size)
+        return self
 
     def apply(self, e: Expr, q: Expr, k: Expr, n: Expr) -> Expr:
         kept = e if e.sort == "bool" else e > 0

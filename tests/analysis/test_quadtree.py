@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patterndsl.analysis import signature
-from patterndsl.analysis.quadtree import Budget, _visits, tally
+from patterndsl.analysis.quadtree import OVERHEAD, Budget, _visits, tally
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir.dense import dense
 from patterndsl.ir.expr import K, Q, as_expr, quantify, var
@@ -78,5 +78,5 @@ def test_work_counts_what_quantifiers_look_at() -> None:
     outer = quantify("exists", "j", as_expr(0), K, inner & (var("j") > Q), 9)
     assert _visits(Q < K) < _visits(inner) / 2
     assert _visits(outer) > 9 * _visits(inner.args[2])
-    alone = Budget(500.0 * 2 * len(outer.walk()))  # enough only if bodies cost no more than once
+    alone = Budget(2.0 * OVERHEAD * len(outer.walk()))  # enough only if bodies cost no more than once
     assert not tally(outer, "k", 0, 64, 64, budget=alone).exact

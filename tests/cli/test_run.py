@@ -51,6 +51,12 @@ def test_run_takes_shapes_dtypes_inputs_and_params(tmp_path):
     assert found["error"] < 0.02
 
 
+def test_inputs_beyond_32_bits_are_refused(tmp_path):
+    np.save(tmp_path / "ids.npy", np.array([0, 2**32]))
+    result = patterndsl("run", "-e", "same(doc)", "-n", 2, "--input", f"doc={tmp_path / 'ids.npy'}")
+    assert result.code == 1 and "32 bits" in result.err
+
+
 def test_run_takes_as_many_heads_as_the_spec_names():
     spec = "heads { 0:2 => local(4); 2:6 => causal }"
     result = patterndsl("run", "-e", spec, "-n", 16, "--repeat", 1, "--head-dim", 8, "--json")

@@ -56,6 +56,11 @@ DIFFERENT = [
         "at n = 4, query 0 sees key 3 only in B (branch 1 of the mixture)",
     ),
     ("local(n // 4)", "local(9)", "at n = 4, query 0 sees key 1 only in B"),
+    (
+        "sinks(ceil(n / 3)) & local(100)",
+        "sinks(ceil(n / 3)) & local(99)",
+        "at n = 100, query 99 sees key 0 only in A",
+    ),
 ]
 
 

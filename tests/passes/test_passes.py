@@ -14,6 +14,9 @@ def after(name: str, spec: str) -> str:
 
 
 CANONICAL = [
+    ("blocks(blocks(local(3), 2), 6)", "blocks(local(3), size=6)"),
+    ("blocks(blocks(local(3), 6), 2)", "blocks(local(3), size=6)"),
+    ("blocks(blocks(local(3), 2), 3)", "blocks(blocks(local(3), size=2), size=3)"),
     ("(causal | none) | causal | self", "causal | self"),
     ("strided(4) & full & strided(4)", "strided(4)"),
     ("strided(4) & none", "none"),
