@@ -15,17 +15,18 @@ from patterndsl.backends.xla.backward import backward
 from patterndsl.backends.xla.forward import forward
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
+from patterndsl.backends.xla.order import Result, merge, pad
 from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
-from patterndsl.backends.xla.tiles import Branch, prepare
+from patterndsl.backends.xla.tiles import Pass, prepare
 from patterndsl.ir.nodes import Pool
+from patterndsl.ir.normal import TOKENS
 from patterndsl.plan.plan import Plan
 
-LAYOUTS = ("identity",)
-BranchFunction = Callable[[Floats, Runtime], tuple[jax.Array, jax.Array]]
+PartFunction = Callable[[Floats, Runtime], tuple[jax.Array, jax.Array]]
 
 
 class XlaBackend:
-    """Every plan in a layout of ``LAYOUTS``, on every platform and in every floating dtype."""
+    """Every plan, on every platform and in every floating dtype."""
 
     name = "xla"
 
@@ -35,10 +36,6 @@ class XlaBackend:
             return Unsupported(f"the dtype is {target.dtype}", "use a floating dtype")
         for group in plan.groups:
             for part in (p for b in group.branches for p in b.parts):
-                if part.layout.name not in LAYOUTS:
-                    return Unsupported(
-                        f"the plan has a part in the layout {part.layout.name!r}", "use backend='reference'"
-                    )
                 for source in part.sources:
                     if not callable(source.pool.reduce) and source.pool.reduce not in REDUCES:
                         return Unsupported(
@@ -77,7 +74,10 @@ class _Program:
         self.plan = plan
         self.v_head_dim = target.v_head_dim
         self.groups = [
-            (pack_heads(g.heads, target.num_heads, target.num_kv_heads), [prepare(b) for b in g.branches])
+            (
+                pack_heads(g.heads, target.num_heads, target.num_kv_heads),
+                [prepare(b, plan.n, plan.n_q) for b in g.branches],
+            )
             for g in plan.groups
         ]
         self.run = jax.jit(self._run, static_argnames=("scale", "softcap"))
@@ -96,8 +96,11 @@ class _Program:
     ) -> list[tuple[jax.Array, jax.Array]]:
         dtype = jnp.result_type(q, k, v)
         q, k, v = q.astype(dtype), k.astype(dtype), v.astype(dtype)
-        settings = Settings(self.plan.n, self.plan.block_q, scale, softcap)
-        pools = {pool for _, branches in self.groups for b in branches for pool in b.pools}
+        if run.kv_lengths is not None:  # beyond them may lie anything, NaN too
+            real = (jnp.arange(self.plan.n) < run.kv_lengths[:, None])[..., None, None]
+            k, v = jnp.where(real, k, 0), jnp.where(real, v, 0)
+        settings = Settings(self.plan.n, scale, softcap)
+        pools = {pool for _, branches in self.groups for parts in branches for p in parts for pool in p.pools}
         made = {pool: _Made.of(pool, k, v, bias, run.kv_lengths) for pool in pools}
         results = []
         for i in range(max(len(branches) for _, branches in self.groups)):
@@ -115,7 +118,7 @@ class _Program:
         settings: Settings,
         i: int,
         heads: HeadPacking,
-        branches: list[Branch],
+        branches: list[tuple[Pass, ...]],
         q: jax.Array,
         made: Mapping[Pool, _Made],
         slopes: jax.Array | None,
@@ -124,26 +127,44 @@ class _Program:
         """Output [B, T, heads, Hv] and log-sum-exp [B, T, heads] of one branch of one group of heads."""
         batch, length = q.shape[:2]
         dtype = accumulator(q.dtype)
-        if i >= len(branches) or not branches[i].pools or not length:
+        if i >= len(branches) or not branches[i] or not length:
             shape = (batch, length, len(heads.heads))
             return jnp.zeros((*shape, self.v_head_dim), dtype), jnp.full(shape, -jnp.inf, dtype)
-        branch, block_q = branches[i], settings.block_q
-        picked = [made[pool] for pool in branch.pools]
-        x = Floats(
-            heads.tiles(q, block_q),
-            tuple(_pad(heads.keys(m.k), e, -2) for m, e in zip(picked, branch.extents, strict=True)),
-            tuple(_pad(heads.keys(m.v), e, -2) for m, e in zip(picked, branch.extents, strict=True)),
-            None
-            if picked[0].bias is None
-            else tuple(
-                _pad(_pad(heads.bias(m.bias), e, -1), -(-length // block_q) * block_q, -2)
-                for m, e in zip(picked, branch.extents, strict=True)
-                if m.bias is not None
-            ),
-            None if slopes is None else heads.slopes(slopes.astype(dtype)),
-        )
-        out, lse = _differentiable(settings, branch)(x, run)
-        return heads.rows(out, block_q)[:, :length], heads.rows(lse[..., None], block_q)[:, :length, :, 0]
+        slopes = None if slopes is None else heads.slopes(slopes.astype(dtype))
+        return merge([(p.queries, _part(settings, p, heads, q, made, slopes, run)) for p in branches[i]])
+
+
+def _part(
+    settings: Settings,
+    part: Pass,
+    heads: HeadPacking,
+    q: jax.Array,
+    made: Mapping[Pool, _Made],
+    slopes: jax.Array | None,
+    run: Runtime,
+) -> Result:
+    """The softmax over one part, of its queries in their order."""
+
+    def slots(x: jax.Array, pool: Pool, extent: int, axis: int) -> jax.Array:
+        ordered = part.tokens.take(x, axis) if pool is TOKENS else x
+        return pad(ordered, extent, axis)
+
+    k, v, biases = [], [], []
+    for pool, extent in zip(part.pools, part.extents, strict=True):
+        k.append(heads.keys(slots(made[pool].k, pool, extent, 1)))
+        v.append(heads.keys(slots(made[pool].v, pool, extent, 1)))
+        bias = made[pool].bias
+        if bias is not None:
+            biases.append(heads.bias(slots(part.queries.take(bias, 2), pool, extent, 3)))
+    x = Floats(
+        heads.tiles(part.queries.take(q, 1), part.block_q),
+        tuple(k),
+        tuple(v),
+        tuple(biases) if biases else None,
+        slopes,
+    )
+    out, lse = _differentiable(settings, part)(x, run)
+    return heads.rows(out, part.block_q), heads.rows(lse[..., None], part.block_q)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,33 +181,23 @@ class _Made:
         return cls(summarize(k, pool, kv_lengths), summarize(v, pool, kv_lengths), pooled_bias)
 
 
-def _differentiable(settings: Settings, branch: Branch) -> BranchFunction:
-    """A branch with its block-sparse backward pass."""
+def _differentiable(settings: Settings, part: Pass) -> PartFunction:
+    """A part with its block-sparse backward pass."""
 
     @jax.custom_vjp
     def attend(x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
-        return forward(settings, branch, x, run)
+        return forward(settings, part, x, run)
 
     def save(x: Floats, run: Runtime) -> tuple[tuple[jax.Array, jax.Array], Any]:
-        out, lse = forward(settings, branch, x, run)
+        out, lse = forward(settings, part, x, run)
         return (out, lse), (x, run, out, lse)
 
     def pull(saved: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[Floats, None]:
         x, run, out, lse = saved
-        return backward(settings, branch, x, run, out, lse, *cotangents), None
+        return backward(settings, part, x, run, out, lse, *cotangents), None
 
     attend.defvjp(save, pull)
     return attend
-
-
-def _pad(x: jax.Array, size: int, axis: int) -> jax.Array:
-    """``x`` with zeros after its end along an axis, up to ``size``."""
-    missing = size - x.shape[axis]
-    if missing <= 0:
-        return x
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (0, missing)
-    return jnp.pad(x, pad)
 
 
 def _join(parts: list[jax.Array], order: np.ndarray[Any, Any]) -> jax.Array:

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator, logits, matmul
-from patterndsl.backends.xla.tiles import Branch, Piece, Rows, Tables, Visit, add, read, visit, visit_step
-from patterndsl.plan.plan import Source
+from patterndsl.backends.xla.tiles import Pass, Piece, Rows, Tables, Visit, add, read, visit, visit_step
 
 
 def backward(
     settings: Settings,
-    branch: Branch,
+    part: Pass,
     x: Floats,
     run: Runtime,
     out: jax.Array,
@@ -30,23 +29,19 @@ def backward(
     delta = jnp.sum(d_out * out, axis=-1) - jnp.where(empty, 0.0, d_lse)
     row_data = d_out.astype(x.q.dtype), jnp.where(empty, 0.0, lse), delta
     total = jax.tree.map(lambda a: jnp.zeros(a.shape, accumulator(a.dtype)), x)
-    for sources, groups in branch.parts:
-        for rows in groups:
+    for rows in part.rows:
 
-            def row(
-                total: Floats, tables: Tables, rows: Rows = rows, sources: tuple[Source, ...] = sources
-            ) -> tuple[Floats, None]:
-                return _row(settings, branch, sources, rows, tables, x, run, row_data, total), None
+        def row(total: Floats, tables: Tables, rows: Rows = rows) -> tuple[Floats, None]:
+            return _row(settings, part, rows, tables, x, run, row_data, total), None
 
-            total, _ = lax.scan(row, total, rows.tables())
+        total, _ = lax.scan(row, total, rows.tables())
     gradients: Floats = jax.tree.map(lambda g, a: g.astype(a.dtype), total, x)
     return gradients
 
 
 def _row(
     settings: Settings,
-    branch: Branch,
-    sources: tuple[Source, ...],
+    part: Pass,
     rows: Rows,
     tables: Tables,
     x: Floats,
@@ -60,10 +55,10 @@ def _row(
 
     def look(piece: Piece, at: Visit, total: Floats) -> Floats:
         """``total`` after one visit; its ``q`` is that of this tile alone."""
-        source = sources[piece.source]
-        pool = branch.pool(source)
+        source = part.sources[piece.source]
+        pool = part.pool(source)
         k, v = read(x.k[pool], at, -2), read(x.v[pool], at, -2)
-        found = logits(settings, branch, source, piece, at, x, run, tile, q)
+        found = logits(settings, part, source, piece, at, x, run, tile, q)
         shape = found.value.shape
         flat = (*q.shape[:-1], shape[-1])
         p = jnp.exp(found.value.reshape(flat) - lse[..., None])
@@ -71,7 +66,7 @@ def _row(
         bias, slopes = total.bias, total.slopes
         if bias is not None:
             update = _sum_to(d_logits.reshape(shape), bias[pool].shape)
-            bias = _replace(bias, pool, _add_bias(bias[pool], at, update, tile * settings.block_q))
+            bias = _replace(bias, pool, _add_bias(bias[pool], at, update, tile * part.block_q))
         if slopes is not None:
             assert found.distance is not None
             slopes = slopes - jnp.sum(d_logits.reshape(shape) * found.distance, axis=(0, 3, 4))

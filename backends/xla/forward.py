@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from patterndsl.backends.xla.logits import Floats, Logits, Runtime, Settings, accumulator, logits, matmul
-from patterndsl.backends.xla.tiles import Branch, Piece, Rows, Tables, Visit, read, visit, visit_step
-from patterndsl.plan.plan import Source
+from patterndsl.backends.xla.tiles import Pass, Piece, Rows, Tables, Visit, read, visit, visit_step
 
 
 class State(NamedTuple):
@@ -22,30 +21,23 @@ class State(NamedTuple):
     sums: jax.Array
 
 
-def forward(settings: Settings, branch: Branch, x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
-    """The normalised output [tiles, B, K, M, Hv] and log-sum-exp [tiles, B, K, M] of a branch."""
+def forward(settings: Settings, part: Pass, x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
+    """The normalised output [tiles, B, K, M, Hv] and log-sum-exp [tiles, B, K, M] of a part."""
     dtype = accumulator(x.q.dtype)
-    rows_shape = x.q.shape[:-1]
-    v_head_dim = x.v[0].shape[-1] if x.v else 0
-    result = jnp.zeros((*rows_shape, v_head_dim), dtype), jnp.full(rows_shape, -jnp.inf, dtype)
-    for i, (sources, groups) in enumerate(branch.parts):
-        for rows in groups:
+    shape = x.q.shape[:-1]
+    result = jnp.zeros((*shape, x.v[0].shape[-1]), dtype), jnp.full(shape, -jnp.inf, dtype)
+    for rows in part.rows:
 
-            def row(
-                carry: tuple[jax.Array, jax.Array],
-                tables: Tables,
-                rows: Rows = rows,
-                sources: tuple[Source, ...] = sources,
-                later: bool = i > 0,
-            ) -> tuple[tuple[jax.Array, jax.Array], None]:
-                out, lse = carry
-                new = _finish(_attend(settings, branch, sources, rows, tables, x, run))
-                if later:
-                    new = _merge(_tile(out, tables.tile), _tile(lse, tables.tile), *new)
-                out = lax.dynamic_update_index_in_dim(out, new[0], tables.tile, 0)
-                return (out, lax.dynamic_update_index_in_dim(lse, new[1], tables.tile, 0)), None
+        def row(
+            carry: tuple[jax.Array, jax.Array], tables: Tables, rows: Rows = rows
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            new = _finish(_attend(settings, part, rows, tables, x, run))
+            out, lse = (
+                lax.dynamic_update_index_in_dim(a, b, tables.tile, 0) for a, b in zip(carry, new, strict=True)
+            )
+            return (out, lse), None
 
-            result, _ = lax.scan(row, result, rows.tables())
+        result, _ = lax.scan(row, result, rows.tables())
     return result
 
 
@@ -56,8 +48,7 @@ def _tile(x: jax.Array, tile: jax.Array) -> jax.Array:
 
 def _attend(
     settings: Settings,
-    branch: Branch,
-    sources: tuple[Source, ...],
+    part: Pass,
     rows: Rows,
     tables: Tables,
     x: Floats,
@@ -68,9 +59,9 @@ def _attend(
     dtype = accumulator(q.dtype)
 
     def look(piece: Piece, at: Visit) -> tuple[jax.Array, jax.Array]:
-        source = sources[piece.source]
-        found: Logits = logits(settings, branch, source, piece, at, x, run, tables.tile, q)
-        return found.value.reshape(*q.shape[:-1], -1), read(x.v[branch.pool(source)], at, -2)
+        source = part.sources[piece.source]
+        found: Logits = logits(settings, part, source, piece, at, x, run, tables.tile, q)
+        return found.value.reshape(*q.shape[:-1], -1), read(x.v[part.pool(source)], at, -2)
 
     state = State(
         jnp.full(q.shape[:-1], -jnp.inf, dtype),
@@ -124,13 +115,3 @@ def _finish(state: State) -> tuple[jax.Array, jax.Array]:
     total = jnp.where(empty, 1.0, state.total)
     lse = jnp.where(empty, -jnp.inf, state.top + jnp.log(total))
     return jnp.where(empty[..., None], 0.0, state.sums / total[..., None]), lse
-
-
-def _merge(
-    out: jax.Array, lse: jax.Array, other_out: jax.Array, other_lse: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Two disjoint parts of one softmax."""
-    both = jnp.logaddexp(lse, other_lse)
-    safe = jnp.where(both == -jnp.inf, 0.0, both)
-    a, b = jnp.exp(lse - safe), jnp.exp(other_lse - safe)
-    return out * a[..., None] + other_out * b[..., None], both

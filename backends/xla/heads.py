@@ -28,12 +28,10 @@ class HeadPacking:
         return len(self.heads) // len(self.kv_heads)
 
     def tiles(self, q: jax.Array, block_q: int) -> jax.Array:
-        """[B, T, N, H] → [tiles, B, K, G·block_q, H], the last tile filled with zeros."""
+        """[B, tiles·block_q, N, H] → [tiles, B, K, G·block_q, H]."""
         q = _pick(q, self.heads, 2)
         batch, length, _, head_dim = q.shape
-        tiles = -(-length // block_q)
-        if tiles * block_q != length:
-            q = jnp.pad(q, ((0, 0), (0, tiles * block_q - length), (0, 0), (0, 0)))
+        tiles = length // block_q
         q = q.reshape(batch, tiles, block_q, len(self.kv_heads), self.per_kv, head_dim).transpose(
             1, 0, 3, 4, 2, 5
         )

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from patterndsl.backends.xla.tiles import Branch, Piece, Visit, read
+from patterndsl.backends.xla.tiles import Pass, Piece, Visit, read
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.normal import slot_index
 from patterndsl.plan.plan import Source
@@ -18,10 +19,9 @@ from patterndsl.plan.plan import Source
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is fixed for a call: ``n`` keys, ``block_q`` queries in a tile."""
+    """What is fixed for a call, with ``n`` keys."""
 
     n: int
-    block_q: int
     scale: float
     softcap: float | None
 
@@ -36,10 +36,10 @@ class Runtime(NamedTuple):
 
 
 class Floats(NamedTuple):
-    """The differentiable operands of a branch, for K key heads with G query heads each.
+    """The differentiable operands of a part, for K key heads with G query heads each.
 
     ``q`` [tiles, B, K, G·block_q, H]; ``k``, ``v`` [B, K, slots, H] and ``bias`` [B | 1, K | 1, G | 1, T,
-    slots] for each pool of the branch; ``slopes`` [K, G].
+    slots] for each pool of the part; ``slopes`` [K, G].
     """
 
     q: jax.Array
@@ -72,7 +72,7 @@ def matmul(a: jax.Array, b: jax.Array, over: tuple[int, int]) -> jax.Array:
 
 def logits(
     settings: Settings,
-    branch: Branch,
+    part: Pass,
     source: Source,
     piece: Piece,
     at: Visit,
@@ -82,20 +82,20 @@ def logits(
     q: jax.Array,
 ) -> Logits:
     """The logits of a tile's queries ``q`` [B, K, G·block_q, H] over the slots of one visit."""
-    pool = branch.pool(source)
+    pool, block_q = part.pool(source), part.block_q
     b, kv_heads, m, _ = q.shape
     raw = matmul(q, read(x.k[pool], at, -2), (3, 3)) * settings.scale
-    value = raw.reshape(b, kv_heads, m // settings.block_q, settings.block_q, -1)
+    value = raw.reshape(b, kv_heads, m // block_q, block_q, -1)
     capped = distance = None
     if settings.softcap is not None:
         value = capped = settings.softcap * jnp.tanh(value / settings.softcap)
-    q_positions = run.q_offset + tile * settings.block_q + lax.iota(jnp.int32, settings.block_q)
-    real = _real_tokens(source, at, settings.n, run)
+    q_positions, (slots, exists) = _positions(part, run, tile), _slots(part, source, at)
+    real = _real_tokens(source, slots, settings.n, run)
     if x.slopes is not None:
-        distance = _distance(source, at, q_positions, real).astype(value.dtype)
+        distance = _distance(source, slots, q_positions, real).astype(value.dtype)
         value = value - x.slopes[:, :, None, None] * distance
     if x.bias is not None:
-        bias = lax.dynamic_slice_in_dim(x.bias[pool], tile * settings.block_q, settings.block_q, -2)
+        bias = lax.dynamic_slice_in_dim(x.bias[pool], tile * block_q, block_q, -2)
         value = value + read(bias, at, -1).astype(value.dtype)
     if source.pool.weight == "count" and source.pool.size > 1:
         value = value + _per_slot(jnp.log(jnp.maximum(real, 1).astype(value.dtype)))
@@ -103,10 +103,10 @@ def logits(
     if run.kv_lengths is not None:
         mask = _both(mask, (real > 0)[:, None, :])
     if piece.partial:
-        env = {"q": q_positions[:, None], str(slot_index(source.pool).value): at.slots[None, :]}
+        env = {"q": q_positions[:, None], str(slot_index(source.pool).value): slots[None, :]}
         mask = _both(mask, evaluate(source.term.keep, env, run.inputs, jnp))
         if piece.beyond:
-            mask = _both(mask, at.slots[None, :] < source.slots)
+            mask = _both(mask, exists[None, :])
         if source.term.count is not None:
             count = jnp.asarray(evaluate(source.term.count, env, run.inputs, jnp))
             value = value + _per_pair(jnp.log(jnp.maximum(count, 1).astype(value.dtype)))
@@ -115,17 +115,36 @@ def logits(
     return Logits(value, capped, distance)
 
 
-def _real_tokens(source: Source, at: Visit, n: int, run: Runtime) -> jax.Array:
+def _positions(part: Pass, run: Runtime, tile: jax.Array) -> jax.Array:
+    """The positions of a tile's queries; of empty places any."""
+    first = tile * part.block_q
+    if part.queries.run is not None:
+        return run.q_offset + part.queries.run[0] + first + lax.iota(jnp.int32, part.block_q)
+    order = jnp.asarray(part.queries.index)
+    return run.q_offset + jnp.maximum(lax.dynamic_slice_in_dim(order, first, part.block_q), 0)
+
+
+def _slots(part: Pass, source: Source, at: Visit) -> tuple[jax.Array, jax.Array]:
+    """The position of each token read, or the number of each chunk, and whether there is one."""
+    if not part.reordered(source):
+        return at.slots, at.slots < source.slots
+    extent = part.extents[part.pool(source)]
+    order = np.pad(part.tokens.index, (0, extent - source.slots), constant_values=-1)
+    tokens = read(jnp.asarray(order), at, 0)
+    return jnp.maximum(tokens, 0), tokens >= 0
+
+
+def _real_tokens(source: Source, slots: jax.Array, n: int, run: Runtime) -> jax.Array:
     """How many tokens each slot stands for: [slots] or, with lengths, [B, slots]."""
-    first = at.slots * source.pool.stride
+    first = slots * source.pool.stride
     if run.kv_lengths is None:
         return jnp.clip(n - first, 0, source.pool.size)
     return jnp.clip(jnp.minimum(run.kv_lengths, n)[:, None] - first, 0, source.pool.size)
 
 
-def _distance(source: Source, at: Visit, q_positions: jax.Array, real: jax.Array) -> jax.Array:
+def _distance(source: Source, slots: jax.Array, q_positions: jax.Array, real: jax.Array) -> jax.Array:
     """From each query to the mean position of the slot's real tokens."""
-    twice = 2 * (q_positions[:, None] - at.slots * source.pool.stride)
+    twice = 2 * (q_positions[:, None] - slots * source.pool.stride)
     return _per_pair(jnp.abs(twice - (real[..., None, :] - 1)) * 0.5)
 
 

@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import lax
 
+from patterndsl.backends.xla.order import Order
 from patterndsl.ir.nodes import Pool
+from patterndsl.ir.normal import TOKENS
 from patterndsl.plan.periodic import Periodic
-from patterndsl.plan.plan import BranchPlan, RowGroup, Segment, Source
+from patterndsl.plan.plan import BranchPlan, Part, Segment, Source
+
+Int32 = npt.NDArray[np.int32]
 
 MAX_RUNS = 4  # a segment with more changes between full and partial columns is treated as partial throughout
 
@@ -25,7 +30,7 @@ class Piece:
     ``starts`` int32 [rows, width] ([rows, 1] where ``contiguous``); ``counts`` int32 [rows] the real blocks
     among them, None where all are; both are kept as rules. ``step``: as in `Segment`; ``width`` is then a
     multiple of it, and ``whole_steps`` says that all counts are. ``end``: one past the last slot that any row
-    reads; ``beyond``: it is past the last that exists.
+    reads; ``beyond``: it is past the last that exists, or some place read may be empty.
     """
 
     source: int
@@ -41,8 +46,9 @@ class Piece:
     whole_steps: bool
 
 
-def pieces(segment: Segment, slots: int) -> list[Piece]:
-    """The pieces of a segment whose source has ``slots`` slots; columns that no row uses are left out."""
+def pieces(segment: Segment, slots: int, gaps: bool) -> list[Piece]:
+    """The pieces of a segment whose source has ``slots`` slots, with ``gaps`` if some of them are empty
+    places; columns that no row uses are left out."""
     width = int(segment.counts.max(initial=0))
     if width == 0:
         return []
@@ -51,10 +57,10 @@ def pieces(segment: Segment, slots: int) -> list[Piece]:
     if segment.step or len(changes) + 1 > MAX_RUNS:
         changes, partial = [], (any(partial),) * width
     bounds = [0, *changes, width]
-    return [_piece(segment, slots, a, b, partial[a]) for a, b in itertools.pairwise(bounds)]
+    return [_piece(segment, slots, gaps, a, b, partial[a]) for a, b in itertools.pairwise(bounds)]
 
 
-def _piece(segment: Segment, slots: int, a: int, b: int, partial: bool) -> Piece:
+def _piece(segment: Segment, slots: int, gaps: bool, a: int, b: int, partial: bool) -> Piece:
     block, step = segment.block, min(segment.step, b - a)
     contiguous = segment.contiguous or b - a == 1
     width = -(-(b - a) // step) * step if step else b - a
@@ -69,7 +75,7 @@ def _piece(segment: Segment, slots: int, a: int, b: int, partial: bool) -> Piece
     whole_steps = bool(step) and bool((real % step == 0).all())
     return Piece(
         segment.source, block, width, contiguous, partial, step, Periodic.of(starts), counts, end,
-        end > slots, whole_steps,
+        gaps or end > slots, whole_steps,
     )  # fmt: skip
 
 
@@ -107,11 +113,18 @@ class Tables(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Branch:
-    """A `BranchPlan` made ready: the sources and row groups of each part. ``pools``: the distinct sources of
-    its keys; ``extents``: how many slots of each must exist as array elements."""
+class Pass:
+    """A `Part` made ready: its sources and row groups, whose tiles count those that it visits alone.
 
-    parts: tuple[tuple[tuple[Source, ...], tuple[Rows, ...]], ...]
+    ``queries`` the queries of these tiles, ``tokens`` the tokens, each in the part's layout; ``pools`` the
+    distinct sources of its keys, ``extents`` how many slots of each must exist as array elements.
+    """
+
+    block_q: int
+    sources: tuple[Source, ...]
+    rows: tuple[Rows, ...]
+    queries: Order
+    tokens: Order
     pools: tuple[Pool, ...]
     extents: tuple[int, ...]
 
@@ -119,23 +132,52 @@ class Branch:
         """The position of a source's pool in ``pools``."""
         return self.pools.index(source.pool)
 
+    def reordered(self, source: Source) -> bool:
+        """Whether the slots of a source are places of the layout, not positions."""
+        return source.pool is TOKENS and not self.tokens.whole
 
-def prepare(plan: BranchPlan) -> Branch:
+
+def prepare(plan: BranchPlan, n: int, n_q: int) -> tuple[Pass, ...]:
+    """The parts of a branch that keep something."""
+    return tuple(_prepare(part, n, n_q) for part in plan.parts if any(g.tiles_by_row.rows for g in part.rows))
+
+
+def _prepare(part: Part, n: int, n_q: int) -> Pass:
     """Tables and pieces of every row group."""
-    parts, extents = [], dict[Pool, int]()
-    for part in plan.parts:
-        rows = tuple(_rows(group, part.sources) for group in part.rows if group.tiles_by_row.rows)
-        parts.append((part.sources, rows))
-        for group in rows:
-            for piece in (*group.at_once, *group.looped):
-                source = part.sources[piece.source]
-                extents[source.pool] = max(extents.get(source.pool, source.slots), piece.end)
-    return Branch(tuple(parts), tuple(extents), tuple(extents.values()))
+    tiles = [group.tiles for group in part.rows]
+    visited = np.unique(np.concatenate(tiles))
+    tokens = Order(_whole(n) if part.layout.tokens is None else part.layout.tokens, n)
+    gaps = [source.pool is TOKENS and tokens.gaps for source in part.sources]
+    rows = []
+    for group, mine in zip(part.rows, tiles, strict=True):
+        if mine.size:
+            every = [
+                p for s in group.segments for p in pieces(s, part.sources[s.source].slots, gaps[s.source])
+            ]
+            at_once = tuple(p for p in every if not p.step)
+            looped = tuple(p for p in every if p.step)
+            rows.append(Rows(Periodic.of(np.searchsorted(visited, mine)), at_once, looped))
+    extents = dict[Pool, int]()
+    for piece in (piece for group in rows for piece in (*group.at_once, *group.looped)):
+        source = part.sources[piece.source]
+        extents[source.pool] = max(extents.get(source.pool, source.slots), piece.end)
+    queries = Order(_queries(part, visited, n_q), n_q)
+    return Pass(
+        part.block_q, part.sources, tuple(rows), queries, tokens, tuple(extents), tuple(extents.values())
+    )
 
 
-def _rows(group: RowGroup, sources: tuple[Source, ...]) -> Rows:
-    every = [p for s in group.segments for p in pieces(s, sources[s.source].slots)]
-    return Rows(group.tiles_by_row, tuple(p for p in every if not p.step), tuple(p for p in every if p.step))
+def _queries(part: Part, visited: Int32, n_q: int) -> Int32:
+    """The query at each place of the visited tiles."""
+    places = -(-n_q // part.block_q) * part.block_q
+    order = part.layout.queries
+    if order is None:
+        order = np.where(_whole(places) < n_q, _whole(places), np.int32(-1))
+    return order.reshape(-1, part.block_q)[visited].reshape(-1)
+
+
+def _whole(size: int) -> Int32:
+    return np.arange(size, dtype=np.int32)
 
 
 class Visit(NamedTuple):

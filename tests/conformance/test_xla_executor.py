@@ -10,11 +10,11 @@ import pytest
 import patterndsl as pd
 from patterndsl.backends import Operands, Target, Unsupported
 from patterndsl.backends.xla import BACKEND
+from patterndsl.backends.xla.order import Order
 from patterndsl.ir.expr import FALSE, TRUE, C, K, Q, read, where
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS, Term
 from patterndsl.plan.build import build_plan
-from patterndsl.plan.plan import BranchPlan, HeadGroup, Layout, Part, Plan
 from tests.conformance import dense_softmax
 from tests.plan.handmade import Style, make_plan
 
@@ -57,6 +57,14 @@ STYLES = {
     "parts": Style(parts=3),
     "parts of loops": Style(parts=2, step=2, slot_block=2),
     "blocks of slots": Style(slot_block=4, contiguous=True),
+    "any order": Style(shuffled=("queries", "tokens"), padded=True),
+    "queries in any order": Style(shuffled=("queries",), contiguous=True),
+    "tokens in any order": Style(shuffled=("tokens",), step=2),
+    "gathered tokens": Style(token_block=1, padded=True),
+    "tiles of parts": Style(parts=3, cut="queries", block_qs=(4, 8, 16), padded=True),
+    "parts in any order": Style(
+        parts=2, cut="queries", block_qs=(8, 2), shuffled=("queries", "tokens"), step=3, slot_block=2
+    ),
 }
 PATTERNS = {
     "full": lambda n: [(TOKENS, Term(TRUE))],
@@ -178,6 +186,8 @@ def everything(n=N, n_q=None, batch=2, heads=4, seed=1):
     [
         ("sum", "padded"),
         ("pyramid", "parts of loops"),
+        ("pyramid", "parts in any order"),
+        pytest.param("sum", "any order", marks=SLOW),
         pytest.param("pyramid", "padded runs", marks=SLOW),
         pytest.param("gaps", "padded runs", marks=SLOW),
         pytest.param("sum", "loop", marks=SLOW),
@@ -201,7 +211,9 @@ def test_each_argument(name):
     compare(heads, make_plan(heads, N, style=STYLES["padded"]), *operands(), **{name: everything()[name]})
 
 
-@pytest.mark.parametrize("shape,style", [((1, 1), "loop"), ((2, 1), "padded runs"), ((1, 4), "padded")])
+@pytest.mark.parametrize(
+    "shape,style", [((1, 1), "loop"), ((2, 1), "padded runs"), ((1, 4), "padded"), ((2, 1), "any order")]
+)
 def test_broadcast_bias(shape, style):
     bias = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, N, N)), jnp.float32)
     bias = bias.at[:, :, 5:9].set(-jnp.inf)  # rows that the bias leaves without keys
@@ -238,6 +250,8 @@ def test_summaries(reduce, weight, lengths):
         (N, 5, "loop"),
         (20, N, "gathered"),
         (1, 1, "runs"),
+        (20, N, "parts in any order"),
+        pytest.param(N, 5, "any order", marks=SLOW),
         pytest.param(N, 5, "runs", marks=SLOW),
         pytest.param(20, N, "loop", marks=SLOW),
         pytest.param(32, 16, "runs", marks=SLOW),
@@ -249,25 +263,48 @@ def test_lengths_that_differ(n, n_q, style):
     compare(heads, plan, *operands(n=n, n_q=n_q), **everything(n=n, n_q=n_q))
 
 
-def test_position_of_the_first_query_known_at_run_time():
+@pytest.mark.parametrize("shuffled", [(), ("queries", "tokens")])
+def test_position_of_the_first_query_known_at_run_time(shuffled):
     heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
-    plan = make_plan(heads, N, 20, q_offset=None, style=Style(step=4, contiguous=True))
-    offsets = jnp.asarray([0, 11, 38, -3, 200], jnp.int32)
+    plan = make_plan(heads, N, 20, q_offset=None, style=Style(step=4, contiguous=True, shuffled=shuffled))
+    offsets = jnp.asarray([0, 11, 38, -3, 200][: 2 if shuffled else 5], jnp.int32)
     compare(heads, plan, *operands(n_q=20), offsets=offsets, **everything(n_q=20))
 
 
-@pytest.mark.parametrize("kv_lengths,style", [((N, N), "loop"), ((0, 20), "runs"), ((N - 1, 1), "parts")])
+@pytest.mark.parametrize(
+    "kv_lengths,style", [((N, N), "loop"), ((0, 20), "runs"), ((N - 1, 1), "parts"), ((20, 0), "any order")]
+)
 def test_key_lengths(kv_lengths, style):
     heads = {(0, 1, 2, 3): [PATTERNS["window and global"](N)]}
     lengths = jnp.asarray(kv_lengths, jnp.int32)
     got, grads = compare(heads, make_plan(heads, N, style=STYLES[style]), *operands(), kv_lengths=lengths)
     for b, length in enumerate(kv_lengths):
         assert not np.asarray(grads["k"][b, length:]).any() and not np.asarray(grads["v"][b, length:]).any()
-    if kv_lengths[0] == 0:
-        assert not np.asarray(got[0][0][0]).any() and bool((got[0][1][0] == -jnp.inf).all())
+        if length == 0:
+            assert not np.asarray(got[0][0][b]).any() and bool((got[0][1][b] == -jnp.inf).all())
 
 
-@pytest.mark.parametrize("batch,style", [(1, "gathered"), (2, "loop")])
+def test_what_lies_beyond_the_key_lengths_may_be_anything():
+    heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
+    q, k, v = operands()
+    beyond = jnp.arange(N)[:, None, None] >= 30
+    lengths = jnp.asarray([30, 30], jnp.int32)
+    plan = make_plan(heads, N, style=STYLES["padded"])
+    kernel = lowered(plan, q, k, v)
+
+    @jax.jit
+    def both(q, k, v):
+        def f(q, k, v):
+            return kernel(Operands(q, k, v, 0.3, 0, kv_lengths=lengths))[0][0].sum()
+
+        return jax.value_and_grad(f, (0, 1, 2))(q, k, v)
+
+    clean, spoilt = both(q, k, v), both(q, *(jnp.where(beyond, jnp.nan, x) for x in (k, v)))
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(spoilt), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("batch,style", [(1, "gathered"), (2, "loop"), (2, "parts in any order")])
 def test_inputs(batch, style):
     doc = jnp.asarray(np.random.default_rng(0).integers(0, 4, (batch, N)).cumsum(1) // 20, jnp.int32)
     keep = CAUSAL & read("doc", Q).eq(read("doc", K))
@@ -403,16 +440,36 @@ def test_memory_is_linear_in_the_length():
     assert temporary(16384) / temporary(4096) < 5
 
 
+def test_an_order_is_gathered_both_ways():
+    """The gradient of a gather by a permutation is a gather too; empty places get and give nothing."""
+    index = np.array([3, -1, 0, 2, -1, 1], np.int32)
+    order = Order(index, 5)  # element 4 has no place
+    x = jnp.arange(1.0, 11.0).reshape(5, 2)
+    np.testing.assert_array_equal(order.take(x, 0)[:, 0], [7, 0, 1, 5, 0, 3])
+    np.testing.assert_array_equal(order.put(order.take(x, 0), 0)[:, 0], [1, 3, 5, 7, 0])
+    grad = jax.grad(lambda x: jnp.sum(order.take(x, 0) * jnp.arange(1.0, 7.0)[:, None]))
+    np.testing.assert_array_equal(grad(x)[:, 0], [3, 6, 4, 1, 0])
+    assert "scatter" not in str(jax.make_jaxpr(grad)(x))
+    assert Order(np.array([2, 3, -1], np.int32), 5).run == (2, 2)
+
+
+def test_few_queries_cost_few():
+    """A part of one tile of queries computes one tile's output, wherever it lies."""
+    heads = {(0,): [[(TOKENS, Term((Q >= 500) & (Q < 508)))]]}
+    q, k, v = operands(n=1024, heads=1, kv_heads=1, batch=1)
+    for style in (Style(), Style(shuffled=("tokens",))):
+        kernel = lowered(make_plan(heads, 1024, style=style), q, k, v)
+        jaxpr = str(jax.make_jaxpr(lambda q, k, v, kernel=kernel: kernel(Operands(q, k, v, 0.3, 0)))(q, k, v))
+        assert "f32[2,1,1,8,8]" in jaxpr and "f32[128,1,1,8,8]" not in jaxpr  # [tiles, B, K, block_q, Hv]
+
+
 def test_what_is_refused():
-    part = Part(Layout("digit reversal"), (), (), 16)
-    plan = Plan(8, 8, 0, 1, 8, 8, (HeadGroup((0,), None, (BranchPlan((part,)),)),))
     target = Target("cpu", "float32", 1, 1, 1, 8, 8)
+    plan = make_plan({(0,): [[(Pool(4, 4, "median"), Term(TRUE))]]}, 8)
     refused = BACKEND.supports(plan, target)
-    assert isinstance(refused, Unsupported) and "digit reversal" in refused.reason
-    with pytest.raises(ValueError, match="digit reversal"):
+    assert isinstance(refused, Unsupported) and "median" in refused.reason
+    with pytest.raises(ValueError, match="median"):
         BACKEND.lower(plan, target)
-    heads = {(0,): [[(Pool(4, 4, "median"), Term(TRUE))]]}
-    assert "median" in BACKEND.supports(make_plan(heads, 8), target).reason
     plan = make_plan({(0,): [[(TOKENS, Term(TRUE))]]}, 8)
     assert BACKEND.supports(plan, target) is None
     assert "int32" in BACKEND.supports(plan, Target("cpu", "int32", 1, 1, 1, 8, 8)).reason

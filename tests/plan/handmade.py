@@ -1,7 +1,7 @@
 """Plans made by brute force, for small n: every tile is classified by evaluating every pair.
 
 A test tool. `Style` forces the structures that an executor must take: runs, gathered blocks, loops, rows
-padded to a common width, parts to be merged, summaries read slot by slot.
+padded to a common width, parts to be merged, summaries read slot by slot, queries and tokens in any order.
 """
 
 import dataclasses
@@ -9,19 +9,31 @@ import dataclasses
 import numpy as np
 
 from patterndsl.ir.evaluate import evaluate
-from patterndsl.ir.expr import TRUE, all_of
+from patterndsl.ir.expr import TRUE, Q, all_of
 from patterndsl.ir.nodes import Where
 from patterndsl.ir.normal import TOKENS, Term, slot_index
 from patterndsl.plan.periodic import Periodic
-from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
+from patterndsl.plan.plan import (
+    IDENTITY,
+    BranchPlan,
+    HeadGroup,
+    Layout,
+    Part,
+    Plan,
+    RowGroup,
+    Segment,
+    Source,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
     """``contiguous``: each row reads one run, from its first kept block to its last. ``step``: loop over
     blocks, so many at a time. ``padded``: all rows in one group, shorter ones filled up. ``parts``: cut the
-    slots of each source into so many, merged by log-sum-exp. ``all_partial``: no block is called full.
-    ``slot_block``: block of summaries."""
+    slots of each source into so many (``cut="queries"``: the queries), merged by log-sum-exp.
+    ``all_partial``: no block is called full. ``slot_block``, ``token_block``: block of summaries and of
+    tokens (None: the plan's). ``shuffled``: of ``queries`` and ``tokens``, those that are in a random order,
+    with empty places among them. ``block_qs``: queries in a tile, part by part (none: the plan's)."""
 
     contiguous: bool = False
     step: int = 0
@@ -29,6 +41,10 @@ class Style:
     parts: int = 1
     all_partial: bool = False
     slot_block: int = 1
+    token_block: int | None = None
+    shuffled: tuple[str, ...] = ()
+    block_qs: tuple[int, ...] = ()
+    cut: str = "slots"
 
 
 def make_plan(heads, n, n_q=None, *, q_offset="last", block_q=8, block_k=4, style=Style(), inputs=()):
@@ -46,25 +62,44 @@ def make_plan(heads, n, n_q=None, *, q_offset="last", block_q=8, block_k=4, styl
 
 def _branch(terms, n, n_q, q_offset, block_q, block_k, style):
     parts = []
+    rng = np.random.default_rng(n)
     for i in range(style.parts):
+        part_q = style.block_qs[i % len(style.block_qs)] if style.block_qs else block_q
+        orders = {
+            "queries": _order(rng, n_q, part_q) if "queries" in style.shuffled else None,
+            "tokens": _order(rng, n, block_k) if "tokens" in style.shuffled else None,
+        }
+        layout = Layout("shuffled", **orders) if style.shuffled else IDENTITY
         sources = []
         for pool, term in terms:
             index, slots = slot_index(pool), pool.chunks(n)
-            low, high = i * slots // style.parts, (i + 1) * slots // style.parts
-            inside = term.keep if style.parts == 1 else all_of(term.keep, index >= low, index < high)
+            if pool is TOKENS and layout.tokens is not None:
+                slots = len(layout.tokens)
+            cut, size = (Q - q_offset, n_q) if style.cut == "queries" else (index, pool.chunks(n))
+            low, high = i * size // style.parts, (i + 1) * size // style.parts
+            inside = term.keep if style.parts == 1 else all_of(term.keep, cut >= low, cut < high)
             sources.append(Source(pool, Term(inside, term.count), slots))
-        rows = _rows(sources, n_q, q_offset, block_q, block_k, style)
-        parts.append(Part(IDENTITY, tuple(sources), rows, block_q))
+        rows = _rows(sources, layout, n_q, q_offset, part_q, block_k, style)
+        parts.append(Part(layout, tuple(sources), rows, part_q))
     return BranchPlan(tuple(parts))
 
 
-def _rows(sources, n_q, q_offset, block_q, block_k, style):
+def _order(rng, size, block):
+    """A random order with a third more places, the others empty."""
+    places = -(-(size + size // 3) // block) * block
+    order = np.full(places, -1, np.int32)
+    order[rng.permutation(places)[:size]] = np.arange(size)
+    return order
+
+
+def _rows(sources, layout, n_q, q_offset, block_q, block_k, style):
     """Row groups: tiles with the same kinds and numbers of blocks together, or all (``padded``)."""
+    order = np.arange(n_q) if layout.queries is None else layout.queries
     by_schedule = {}
-    for tile in range(-(-n_q // block_q)):
-        found = [
-            _classify(s, tile, n_q, q_offset, block_q, _block(s, block_k, style), style) for s in sources
-        ]
+    for tile in range(-(-len(order) // block_q)):
+        queries = order[tile * block_q : (tile + 1) * block_q]
+        q = None if q_offset is None else q_offset + queries[queries >= 0]
+        found = [_classify(s, layout, q, _block(s, block_k, style), style) for s in sources]
         if any(len(starts) for starts, _ in found):
             loop = bool(style.step)
             key = () if style.padded or loop else tuple(tuple(full) for _, full in found)
@@ -82,24 +117,24 @@ def _rows(sources, n_q, q_offset, block_q, block_k, style):
 
 
 def _block(source, block_k, style):
-    return block_k if source.pool is TOKENS else style.slot_block
+    return (style.token_block or block_k) if source.pool is TOKENS else style.slot_block
 
 
-def _classify(source, tile, n_q, q_offset, block_q, block, style):
-    """The first slots of the blocks that a tile visits, and which of these are full."""
+def _classify(source, layout, q, block, style):
+    """The first slots of the blocks that a tile of the queries at positions ``q`` visits (None: known at run
+    time), and which of these are full."""
     slots, term = source.slots, source.term
     starts = np.arange(0, slots, block)
     read = term.keep.inputs() | (term.count.inputs() if term.count is not None else frozenset())
-    if q_offset is None or read:  # known at run time only: visit everything
+    if q is None or read:  # known at run time only: visit everything
         return starts.astype(np.int32), [False] * len(starts)
-    q = q_offset + np.arange(tile * block_q, min((tile + 1) * block_q, n_q))
-    env = {"q": q[:, None], str(slot_index(source.pool).value): np.arange(slots)[None, :]}
-    kept = np.broadcast_to(evaluate(term.keep, env), (len(q), slots)).astype(int)
-    once = (
-        kept
-        if term.count is None
-        else np.where(kept, np.broadcast_to(evaluate(term.count, env), kept.shape), 0)
-    )
+    reordered = source.pool is TOKENS and layout.tokens is not None
+    index = layout.tokens if reordered else np.arange(slots)
+    env = {"q": q[:, None], str(slot_index(source.pool).value): np.maximum(index, 0)[None, :]}
+    kept = np.broadcast_to(evaluate(term.keep, env), (len(q), slots)) & (index >= 0)
+    once = kept.astype(int)
+    if term.count is not None:
+        once = np.where(kept, np.broadcast_to(evaluate(term.count, env), kept.shape), 0)
     some = np.array([bool(kept[:, s : s + block].any()) for s in starts], bool)
     full = [bool((once[:, s : s + block] == 1).all()) and s + block <= slots for s in starts]
     visited = np.flatnonzero(some)
