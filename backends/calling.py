@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from patterndsl.backends import Operands
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall, InputDtype
+from patterndsl.ir.ranges import INPUTS
 from patterndsl.spec import check_inputs, check_names
 
 ARGUMENTS = (
@@ -62,6 +63,18 @@ def on_host(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]
             advice = "number them from 0 on, as `numpy.unique(ids, return_inverse=True)` does"
             raise bad(name, "its values do not fit into 32 bits", advice)
     return found
+
+
+def check_computed(names: Collection[str], inputs: Mapping[str, Any]) -> None:
+    """Raise SpecError where an input that the spec computes with, and whose values can be looked at, is too
+    large for that in 32 bits."""
+    for name in sorted(names):
+        value = inputs[name]
+        if isinstance(value, jax.core.Tracer) or not value.size:
+            continue
+        if not -INPUTS <= int(value.min()) <= int(value.max()) <= INPUTS:
+            advice = "number them from 0 on; values that are only compared may be larger"
+            raise bad(name, "the spec computes with values beyond 2^28, which may not fit 32 bits", advice)
 
 
 def bad(argument: str, reason: str, advice: str | None = None) -> SpecError:

@@ -14,6 +14,7 @@ from patterndsl.ir import resolve
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
+from patterndsl.ir.ranges import computed_inputs
 from patterndsl.spec import Spec, as_spec, check_positive
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Attention:
         row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
         not fit.
         """
-        from patterndsl.backends.calling import check_softcap, on_host
+        from patterndsl.backends.calling import check_computed, check_softcap, on_host
 
         check_softcap(softcap)
         static: dict[str, Any] = {"return_lse": bool(return_lse)}
@@ -121,7 +122,13 @@ class Attention:
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             (static if plain else arrays)[name] = value
         arrays = {name: value for name, value in arrays.items() if value is not None}
-        return self._jitted(q, k, v, arrays, on_host(self.spec.inputs, inputs), tuple(sorted(static.items())))
+        inputs = on_host(self.spec.inputs, inputs)
+        check_computed(self._computed & inputs.keys(), inputs)
+        return self._jitted(q, k, v, arrays, inputs, tuple(sorted(static.items())))
+
+    @functools.cached_property
+    def _computed(self) -> frozenset[str]:
+        return computed_inputs(self.module.main)
 
     @functools.cached_property
     def _jitted(self) -> Callable[..., Any]:
@@ -212,7 +219,7 @@ def reference(
 ) -> Any:
     """What `compile(spec)(q, k, v, …)` must answer: dense, float32 (float64 for float64 operands), no pass
     and no plan in between. Arguments and results are those of `Attention.__call__`. Memory is T × S."""
-    from patterndsl.backends.calling import finish, prepare
+    from patterndsl.backends.calling import check_computed, finish, on_host, prepare
     from patterndsl.backends.reference import run
 
     spec = as_spec(spec)
@@ -222,6 +229,8 @@ def reference(
     )  # fmt: skip
     module = resolve.inline(resolve.set_params(spec.module, params))
     module = _replace(module, resolve.pick_layer(module.main, layer))
+    computed = computed_inputs(module.main)
+    check_computed(computed, on_host(spec.inputs, inputs) if computed else {})
     return finish(call, run(head_nodes(module, call.lengths[0], call.operands.q.shape[2]), call.operands))
 
 

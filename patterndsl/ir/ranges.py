@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from patterndsl.ir.expr import FALSE, TRUE, Expr, as_expr, build
+from patterndsl.ir.expr import FALSE, INT_OPS, TRUE, Expr, K, N, Q, as_expr, build
 from patterndsl.ir.interval import (
     EXACT,
     Env,
@@ -17,9 +17,13 @@ from patterndsl.ir.interval import (
     bounds,
     evaluate_all,
 )
+from patterndsl.ir.nodes import Node, Pattern, Where
+from patterndsl.ir.normal import walk
+from patterndsl.patterns.base import parameters
 
 INT32 = 2**31
 INPUTS = 2**28
+"""What run-time inputs that are computed with may reach, either side of 0 (`computed_inputs`)."""
 
 
 def simplify_over(e: Expr, env: Env) -> Expr:
@@ -79,6 +83,22 @@ def _quantified(node: Expr, first: Expr, last: Expr, body: Expr) -> Expr:
     return build(node.op, first, last, body, value=node.value)
 
 
+def computed_inputs(tree: Node) -> frozenset[str]:
+    """Names of the run-time inputs that a pattern computes with, rather than only compares."""
+    found: set[str] = set()
+    for p in walk(tree):
+        if isinstance(p, Where):
+            keep = p.keep
+        elif isinstance(p, Pattern) and any(x.kind.sort == "input" for x in parameters(type(p))):
+            keep = p.keep(Q, K, N)
+        else:
+            continue
+        for x in keep.walk():
+            if x.op in INT_OPS - {"min", "max"}:
+                found |= x.inputs()
+    return frozenset(found)
+
+
 class BeyondInt32(ValueError):
     """A value does not fit the int32 in which backends evaluate."""
 
@@ -101,7 +121,7 @@ def check_ranges(e: Expr, env: Env) -> None:
 
     Raises `BeyondInt32` and `ZeroDivisor`. Both sides of an ``if``, an ``and`` and an ``or`` are evaluated.
     Arithmetic with run-time inputs is checked for values within ±`INPUTS`, so that differences and small
-    multiples of them pass; larger values may be compared, but may wrap around in arithmetic.
+    multiples of them pass; where larger ones are passed to such arithmetic, the call is refused.
     """
     for node, here in _scopes(e, env):
         if node.op in ("floordiv", "mod"):

@@ -70,6 +70,19 @@ def test_calls_refused(arguments: dict[str, Any]) -> None:
             attention(q, q, q, **arguments)
 
 
+def test_inputs_that_are_computed_with_must_leave_room() -> None:
+    q = np.ones((4, 1, 2), np.float32)
+    large = np.array([2**30, 2**30, 1, -5])  # a sum of two does not fit 32 bits
+    for predicate, fits in [("a[q] + a[k] > 0", False), ("a[q] < a[k]", True), ("a[q] in [0, 4:8]", True)]:
+        spec = pd.parse(f"input a: token pattern main = where(q, k: {predicate})")
+        for attention in (pd.compile(spec), functools.partial(pd.reference, spec)):
+            if fits:
+                attention(q, q, q, a=large)
+                continue
+            with pytest.raises(pd.SpecError, match="beyond 2\\^28"):
+                attention(q, q, q, a=large)
+
+
 def test_positions_beyond_32_bits_are_refused() -> None:
     q = np.ones((4, 1, 2), np.float32)
     for offset in (2**31 - 3, -(2**31) - 1, 10**30):
