@@ -3,6 +3,9 @@
 Let every variable v move by ``slope[v] · t``. An expression moves with them if its value changes by a number
 in proportion to t, for every t that is a multiple of some period: ``q // 4`` by t/4, for multiples of 4;
 ``q − k`` by nothing. What is not seen to move so is taken not to, so that an answer is a proof.
+
+Run-time inputs are numbers of which nothing is known, wherever they are read: what is the same under a shift
+is then what can be known of an expression without them. ``start[q] <= k`` may hold or not at every k.
 """
 
 from __future__ import annotations
@@ -16,17 +19,20 @@ from patterndsl.ir.expr import COMPARE_OPS, Expr, bound
 
 
 class Motion(NamedTuple):
-    """Under a shift by t, a multiple of ``period``, the value rises by ``slope`` · t."""
+    """Under a shift by t, a multiple of ``period``, the value rises by ``slope`` · t. ``loose``: it is a
+    run-time input plus something, so that it can be any number."""
 
     slope: Fraction
     period: int
+    loose: bool = False
 
 
 STILL = Motion(Fraction(0), 1)
 
 
 def invariance(e: Expr, slopes: Mapping[str, Fraction]) -> int | None:
-    """The period of the shifts under which ``e`` keeps its value; None where none is found.
+    """The period of the shifts under which ``e`` keeps its value, as far as it is known without run-time
+    inputs; None where none is found.
 
     ``slopes``: of each free variable. Shifts are those by which all of them stay whole numbers.
     """
@@ -51,20 +57,25 @@ def _node(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motio
         return moves[str(e.value)]
     if e.op in ("forall", "exists"):
         return _quantifier(e, done, moves)
+    if e.op == "input":
+        return Motion(Fraction(0), 1, loose=True)
     parts = [done[a] for a in e.args]
     args = [p for p in parts if p is not None]
-    if len(args) < len(parts) or e.op == "input":
+    if len(args) < len(parts):
         return None
     period = math.lcm(*(p.period for p in args))
+    loose = sum(p.loose for p in args) == 1  # of two, what is unknown may cancel
     slopes = [p.slope for p in args]
     factors = [a.number for a in e.args]
     match e.op:
         case "add":
-            return Motion(slopes[0] + slopes[1], period)
+            return Motion(slopes[0] + slopes[1], period, loose)
         case "sub":
-            return Motion(slopes[0] - slopes[1], period)
+            return Motion(slopes[0] - slopes[1], period, loose)
         case "neg":
-            return Motion(-slopes[0], period)
+            return Motion(-slopes[0], period, loose)
+        case "abs" | "lt" | "le" | "eq" | "ne" if loose:
+            return Motion(Fraction(0), period)
         case "mul" if factors[0] is not None:
             return Motion(slopes[1] * factors[0], period)
         case "mul" if factors[1] is not None:

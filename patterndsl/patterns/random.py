@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from patterndsl.ir.table import Table
 
 LIMIT = 2**30  # bytes of a table and of what is made from it: some million blocks, drawn in seconds
+FEW = 32  # blocks of a row, up to which each is compared with those drawn before
 HELD = 2**27  # bytes in which to note what is drawn, at a time
 
 
@@ -69,13 +70,20 @@ def draw(seed: int, count: int, blocks: int) -> Table:
     from patterndsl.ir.table import Table
 
     chosen = np.empty((count, blocks), np.int32)
-    for first in range(0, count, max(1, HELD // count)):
-        rows = np.arange(first, min(first + max(1, HELD // count), count), dtype=np.uint64)
-        here, taken = np.arange(len(rows)), np.zeros((len(rows), count), np.bool_)
+    if blocks <= FEW:
+        rows = np.arange(count, dtype=np.uint64)
         for i, last in enumerate(range(count - blocks, count)):
             drawn = (_hash(seed, rows, last) % np.uint64(last + 1)).astype(np.int32)
-            drawn = np.where(taken[here, drawn], np.int32(last), drawn)
-            taken[here, drawn] = True
+            taken = np.any(chosen[:, :i] == drawn[:, None], axis=1)
+            chosen[:, i] = np.where(taken, np.int32(last), drawn)
+        return Table(np.sort(chosen, axis=1), count)
+    for first in range(0, count, max(1, HELD // count)):
+        rows = np.arange(first, min(first + max(1, HELD // count), count), dtype=np.uint64)
+        here, seen = np.arange(len(rows)), np.zeros((len(rows), count), np.bool_)
+        for i, last in enumerate(range(count - blocks, count)):
+            drawn = (_hash(seed, rows, last) % np.uint64(last + 1)).astype(np.int32)
+            drawn = np.where(seen[here, drawn], np.int32(last), drawn)
+            seen[here, drawn] = True
             chosen[first : first + len(rows), i] = drawn
     return Table(np.sort(chosen, axis=1), count)
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-BYTES_PER_TILE = 16  # of tables, and of what it takes to build them
+BYTES_PER_TILE = 96  # at the peak of building a table
 TABLE_LIMIT = 2**31
+SAMPLE = 4096  # boxes from which the size of a table is told
 BATCH = 2**15  # boxes judged at once: their intervals stay in the cache
 PENDING = 2**21  # mixed boxes held at once
 WORTH = 0.02  # of mixed tiles found empty or full, from which all are looked at once more
@@ -96,6 +97,7 @@ class Grid:
         self.columns = -(-slots // unit)
         self.found: list[Runs] = []
         self.kept = 0
+        self.times = 1.0  # that what is found will be repeated
 
     def whole(self) -> Boxes:
         """The one box of everything."""
@@ -191,15 +193,37 @@ class Grid:
         self.found.append(joined(row, start, stop, np.zeros(len(start), bool)))
 
     def _predict(self, boxes: Boxes, last: int, leaf: int, what: str) -> None:
-        """Refuse what would not fit, from the number of mixed boxes and how it has grown."""
+        """Refuse what would not fit. Where the mixed boxes grow so fast that they may not, a sample tells."""
         now = len(boxes.row)
-        if now < 4096:
+        if now < SAMPLE:
             return
         levels = max(boxes.row_level, boxes.column_level - leaf)
         growth = min(max(now / last if last else 1.0, 1.0), 4.0)
-        needed = int((now * growth**levels + self.kept) * BYTES_PER_TILE)
-        if needed > TABLE_LIMIT:
-            raise SpecError(PlanTooLarge(what=what, needed=needed, limit=TABLE_LIMIT))
+        tiles = now * growth**levels
+        if self._bytes(tiles) > TABLE_LIMIT:
+            tiles = self._sampled(boxes, leaf)
+        if self._bytes(tiles) > TABLE_LIMIT:
+            raise SpecError(PlanTooLarge(what=what, needed=self._bytes(tiles), limit=TABLE_LIMIT))
+
+    def _bytes(self, tiles: float) -> int:
+        return int((tiles + self.kept) * self.times * BYTES_PER_TILE)
+
+    def _sampled(self, boxes: Boxes, leaf: int) -> float:
+        """About how many tiles mixed boxes come to: a random sample is cut and judged level by level, each
+        time a sample of what is left (Knuth 1975, Estimating the efficiency of backtrack programs).
+        """
+        draw = np.random.default_rng(0)
+        share, tiles = 1.0, 0.0  # how many boxes one of the sample stands for
+        while boxes.row_level > 0 or boxes.column_level > leaf:
+            if len(boxes.row) > SAMPLE:
+                share *= len(boxes.row) / SAMPLE
+                some = np.sort(draw.choice(len(boxes.row), SAMPLE, replace=False))
+                boxes = boxes._replace(row=boxes.row[some], column=boxes.column[some])
+            boxes = self.cut(boxes, leaf)
+            always, mixed = self.judge(*self.extent(boxes))
+            tiles += share * float(always.sum()) * (1 << boxes.row_level)
+            boxes = boxes._replace(row=boxes.row[mixed], column=boxes.column[mixed])
+        return tiles + share * len(boxes.row)
 
     def runs(self) -> Runs:
         """Everything found so far."""
@@ -212,24 +236,31 @@ class Grid:
 
 def joined(row: Int64, start: Int64, stop: Int64, full: Bools) -> Runs:
     """Sorted runs, adjacent ones of one kind joined."""
-    order = np.lexsort((start, row))
-    row, start, stop, full = row[order], start[order], stop[order], full[order]
+    if not len(row):
+        return Runs(row, start, stop, full)
+    place = row * (int(start.max()) + 1) + start
+    if np.any(place[1:] < place[:-1]):
+        order = np.argsort(place)
+        row, start, stop, full = row[order], start[order], stop[order], full[order]
     fresh = np.ones(len(row), bool)
     fresh[1:] = (row[1:] != row[:-1]) | (start[1:] != stop[:-1]) | (full[1:] != full[:-1])
+    if fresh.all():
+        return Runs(row, start, stop, full)
     head = np.flatnonzero(fresh)
-    tail = np.append(head[1:], len(row)) - 1 if len(row) else head
+    tail = np.append(head[1:], len(row)) - 1
     return Runs(row[head], start[head], stop[tail], full[head])
 
 
 def without_ragged(runs: Runs, columns: int, ragged: bool) -> Runs:
     """Full runs that reach a last block which is not whole lose it to a partial run."""
-    if not ragged or not len(runs.row):
+    at = np.flatnonzero(runs.full & (runs.stop == columns))
+    if not ragged or not len(at):
         return runs
-    at = runs.full & (runs.stop == columns)
-    row = np.concatenate([runs.row, runs.row[at]])
-    start = np.concatenate([runs.start, np.full(int(at.sum()), columns - 1)])
-    stop = np.concatenate([np.where(at, columns - 1, runs.stop), np.full(int(at.sum()), columns)])
-    full = np.concatenate([runs.full, np.zeros(int(at.sum()), bool)])
+    row = np.insert(runs.row, at + 1, runs.row[at])
+    start = np.insert(runs.start, at + 1, columns - 1)
+    stop, full = runs.stop.copy(), np.insert(runs.full, at + 1, False)
+    stop[at] = columns - 1
+    stop = np.insert(stop, at + 1, columns)
     real = stop > start
     return joined(row[real], start[real], stop[real], full[real])
 
