@@ -339,7 +339,7 @@ def _lookup(node: Expr, done: Mapping[Expr, Any], xp: Any) -> Truth:
         for coarse in (r0[at] >> j, r1[at] >> j):  # at most two coarse rows, by the choice of the level
             hits[at] += _listed(table, j, coarse, c0[at], c1[at])
     always = np.zeros(len(r0), bool)
-    narrow = np.flatnonzero(~outside & (hits > 0) & (r1 - r0 < MOST_ROWS))
+    narrow = np.flatnonzero(~outside & (hits > c1 - c0) & ~nothing & (r1 - r0 < MOST_ROWS))
     held = np.ones(len(narrow), bool)
     for i in range(MOST_ROWS):
         r = np.minimum(r0[narrow] + i, r1[narrow])

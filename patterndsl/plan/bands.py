@@ -123,7 +123,6 @@ def _band(grid: Grid, boxes: Boxes, i: int) -> Band | bool | None:
     term = Term(term.keep.subs(moved), None if term.count is None else term.count.subs(moved))
     queries = Axis(axis.offset + first * axis.block, rows * axis.block, axis.block)
     period = Grid(term, queries, (right - origin) * grid.unit, grid.index, grid.unit, grid.scale)
-    period.times = turns * (right - left) / (right - origin)  # the rest lies outside the box
     return Band(first, stop, left, right, rows, columns, origin, period)
 
 

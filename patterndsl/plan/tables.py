@@ -97,7 +97,6 @@ class Grid:
         self.columns = -(-slots // unit)
         self.found: list[Runs] = []
         self.kept = 0
-        self.times = 1.0  # that what is found will be repeated
 
     def whole(self) -> Boxes:
         """The one box of everything."""
@@ -206,7 +205,7 @@ class Grid:
             raise SpecError(PlanTooLarge(what=what, needed=self._bytes(tiles), limit=TABLE_LIMIT))
 
     def _bytes(self, tiles: float) -> int:
-        return int((tiles + self.kept) * self.times * BYTES_PER_TILE)
+        return int((tiles + self.kept) * BYTES_PER_TILE)
 
     def _sampled(self, boxes: Boxes, leaf: int) -> float:
         """About how many tiles mixed boxes come to: a random sample is cut and judged level by level, each
