@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
-import numpy as np
-
-from patterndsl.diagnostics import DivisionByZero, PlanTooLarge, SpecError, ValueTooLarge
-from patterndsl.ir.expr import FALSE
-from patterndsl.ir.interval import ANY, EXACT, Env, Interval, bounds
-from patterndsl.ir.nodes import Node, Pool
-from patterndsl.ir.normal import TOKENS, Branch, Term, branches, slot_index
-from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
-from patterndsl.plan.periodic import Periodic
-from patterndsl.plan.plan import IDENTITY, BranchPlan, HeadGroup, Part, Plan, RowGroup, Segment, Source
-from patterndsl.plan.rows import group_rows
-from patterndsl.plan.tables import TABLE_LIMIT, Axis, Table, chunk_table, token_table
+from patterndsl.diagnostics import PlanTooLarge, SpecError
+from patterndsl.ir.nodes import Node
+from patterndsl.ir.normal import branches
+from patterndsl.plan.orders import Identity
+from patterndsl.plan.parts import part_in
+from patterndsl.plan.plan import BranchPlan, HeadGroup, Plan, Source
+from patterndsl.plan.tables import TABLE_LIMIT, Axis
 
 TILE = 128
 BYTES_PER_ROW = 64  # of tables, for each tile of queries: its number, counts and starts
@@ -103,61 +97,4 @@ def branch_plans(
     again.
     """
     axis = Axis(q_offset, n_q, block_q)
-    return tuple(BranchPlan((_part(b, axis, n, block_k),)) for b in branches(node, n))
-
-
-def _part(branch: Branch, axis: Axis, n: int, block_k: int) -> Part:
-    sources: list[Source] = []
-    tables: list[Table] = []
-    for pool, term in branch.items():
-        slots = n if pool is TOKENS else pool.chunks(n)
-        bound = bind(term, pool, axis, n, slots)
-        if bound.keep is FALSE:
-            continue
-        what = "the table of " + ("tokens" if pool is TOKENS else f"summaries of level {pool.level}")
-        if pool is TOKENS:
-            table = token_table(bound, axis, n, block_k, what)
-        else:
-            table = chunk_table(bound, axis, slots, pool.stride, block_k, what)
-        if len(table.runs.row):
-            sources.append(Source(pool, bound, slots))
-            tables.append(table)
-    rows = group_rows(tables, axis.rows)
-    if axis.offset is None:
-        rows = tuple(_for_every_tile(g, -(-axis.length // axis.block)) for g in rows)
-    return Part(IDENTITY, tuple(sources), rows, axis.block)
-
-
-def bind(term: Term, pool: Pool, axis: Axis, n: int, slots: int) -> Term:
-    """The term, simplified for the positions that there are and checked to be computable in int32."""
-    slot = str(slot_index(pool).value)
-    end = (axis.offset or 0) + axis.length - 1
-    q = ANY if axis.offset is None else Interval(axis.offset, end)
-    env: Env = {"q": q, slot: Interval(0, slots - 1)}
-    keep = simplify_over(term.keep, env)
-    count = None if term.count is None else simplify_over(term.count, env)
-    if count is not None and bounds(count, env, xp=EXACT).hi <= 1:
-        count = None  # what is kept counts at least once
-    if axis.offset is None:  # offsets at run time leave queries within a sequence's length of the keys
-        env = {**env, "q": Interval(-(n + axis.length), n + axis.length)}
-    for e in (keep, count):
-        if e is None:
-            continue
-        try:
-            check_ranges(e, env)
-        except BeyondInt32 as error:
-            raise SpecError(ValueTooLarge(expression=str(error.expression), limit=INT32 - 1, n=n)) from None
-        except ZeroDivisor as error:
-            raise SpecError(DivisionByZero(operator=error.operator, n=n)) from None
-    return Term(keep, count)
-
-
-def _for_every_tile(group: RowGroup, tiles: int) -> RowGroup:
-    """One row that stands for all tiles."""
-
-    def repeated(s: Segment) -> Segment:
-        starts, counts = (Periodic.constant(x.values[0], tiles) for x in (s.starts_by_row, s.counts_by_row))
-        return dataclasses.replace(s, starts_by_row=starts, counts_by_row=counts)
-
-    tiles_by_row = Periodic(tiles, np.zeros(1, np.int32), np.ones((), np.int32))
-    return RowGroup(tiles_by_row, tuple(repeated(s) for s in group.segments))
+    return tuple(BranchPlan((part_in(b, Identity(), axis, n, block_k),)) for b in branches(node, n))

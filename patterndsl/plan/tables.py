@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patterndsl.diagnostics import PlanTooLarge, SpecError
-from patterndsl.ir.interval import ANY, Env, Interval, bounds, classify
+from patterndsl.ir.interval import ANY, Env, Interval, Truth, bounds, classify
 from patterndsl.ir.normal import Term
 from patterndsl.plan.leaves import closer
 
@@ -109,17 +109,22 @@ class Grid:
         always, mixed = np.zeros(size, bool), np.zeros(size, bool)
         for at in range(0, size, BATCH):
             part = slice(at, at + BATCH)
-            env: Env = {
-                "q": q if q is ANY else Interval(q.lo[part], q.hi[part]),
-                self.index: Interval(slots.lo[part], slots.hi[part]),
-            }
-            truth = classify(self.term.keep, env)
-            whole = truth.always
-            if self.term.count is not None and np.any(whole):
-                count = bounds(self.term.count, env)
-                whole = whole & (count.lo == 1) & (count.hi == 1)
-            always[part], mixed[part] = whole, np.logical_not(whole | truth.never)
+            queries = q if q is ANY else Interval(q.lo[part], q.hi[part])
+            truth = self.truth(queries, Interval(slots.lo[part], slots.hi[part]))
+            always[part], mixed[part] = truth.always, np.logical_not(truth.always | truth.never)
         return always, mixed
+
+    def truth(self, q: Interval, slots: Interval) -> Truth:
+        """Whether boxes of queries and slots are kept as a whole, each pair counted once, or not at all."""
+        return self.of({"q": q, self.index: slots})
+
+    def of(self, env: Env) -> Truth:
+        """The same of boxes of the term's variables."""
+        always, never = classify(self.term.keep, env)
+        if self.term.count is not None and np.any(always):
+            count = bounds(self.term.count, env)
+            always = always & (count.lo == 1) & (count.hi == 1)
+        return Truth(always, never)
 
     def extent(self, boxes: Boxes) -> tuple[Interval, Interval]:
         """The queries and the slots of boxes."""
@@ -307,17 +312,20 @@ def tiled(grid: Grid, what: str, areas: Iterable[Area] | None = None) -> Table:
 FEW = 4  # blocks of chunks in a row, up to which its chunks are listed one by one
 
 
-def chunk_table(term: Term, axis: Axis, chunks: int, stride: int, block: int, what: str) -> Table:
-    """The chunks that each tile of queries keeps: one by one where they are few, else in blocks.
+def chunk_table(
+    term: Term, axis: Axis, chunks: int, stride: int, block: int, what: str, index: str = "c"
+) -> Table:
+    """The chunks (or tokens, as chunks of one) that each tile of queries keeps: one by one where they are
+    few, else in blocks.
 
     A level of a hierarchy has a few dozen chunks in sight of a tile. A level that sees everything above it is
     a matter of tiles, as tokens are.
     """
     leaf = min(block.bit_length() - 1, (chunks - 1).bit_length())
-    grid = Grid(term, axis, chunks, "c", 1, stride)
+    grid = Grid(term, axis, chunks, index, 1, stride)
     coarse, seen = _coarse(_areas(grid, leaf), leaf, FEW * axis.rows << leaf, what)
     if leaf and (seen + _size(grid)) >> leaf > FEW * axis.rows:
-        blocks = Grid(term, axis, chunks, "c", 1 << leaf, stride << leaf)
+        blocks = Grid(term, axis, chunks, index, 1 << leaf, stride << leaf)
         return tiled(blocks, what, _areas(blocks, 0))
     for area, pieces, band in coarse:
         for boxes in pieces:
