@@ -12,10 +12,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.interned import Interned
+
+if TYPE_CHECKING:
+    from patterndsl.plan.orders import Order
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -241,6 +244,10 @@ class Pattern(Node):
     def pairs(self, n: Expr) -> Expr:
         """An upper bound on the slots kept in all, as a number over n; its class is the growth."""
         return n * n
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        """The orders of queries and tokens in which what it keeps at n lies in dense tiles, best first."""
+        return ()
 
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from patterndsl.ir.expr import Expr, all_of
 from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Count, Size, pattern
+from patterndsl.plan.orders import Order, Residues
 
 
 @pattern
@@ -46,6 +47,10 @@ class Segments(Pattern):
     size: Size
     dilation: Size
     offset: Count = Expr("const", (), 0)
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        size, dilation = int(self.size), int(self.dilation)
+        return (Residues(dilation, within=size),) if 1 < dilation < min(size, n) else ()
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         here = self.offset % self.dilation

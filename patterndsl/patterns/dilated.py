@@ -5,6 +5,7 @@ from __future__ import annotations
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Size, pattern
+from patterndsl.plan.orders import Order, Residues
 
 
 @pattern
@@ -19,6 +20,9 @@ class Dilated(Pattern):
 
     window: Size
     dilation: Size
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        return (Residues(int(self.dilation)),) if 1 < int(self.dilation) < n else ()
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return (abs(q - k) < self.window * self.dilation) & ((q - k) % self.dilation).eq(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns.base import Size, TokenList, in_tokens, pattern, token_count
+from patterndsl.plan import orders
 
 
 @pattern
@@ -45,6 +46,15 @@ class Columns(Pattern):
         from patterndsl.patterns.checks import tokens_in_range
 
         tokens_in_range(self, self.tokens, n)
+
+    def layouts(self, n: int) -> tuple[orders.Order, ...]:
+        steps = [
+            item[2].number for item in self.tokens.items if isinstance(item, tuple) and item[2] is not None
+        ]
+        return (
+            *(orders.Columns(step) for step in steps if step is not None and 1 < step < n),
+            orders.Gathered(),
+        )
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return in_tokens(k, self.tokens, n)

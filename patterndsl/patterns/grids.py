@@ -8,6 +8,7 @@ from typing import Annotated
 from patterndsl.ir.expr import Expr, all_of, any_of, clip, maximum, minimum
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns.base import Count, Counts, Grid, Kind, coordinates, ints, pattern, per_axis
+from patterndsl.plan import orders
 
 ONE = (Expr("const", (), 1),)
 ZERO = (Expr("const", (), 0),)
@@ -35,6 +36,11 @@ class Axial(Pattern):
 
         grid_covers(self, self.shape, n)
         axis_exists(self, self.axis, self.shape)
+
+    def layouts(self, n: int) -> tuple[orders.Order, ...]:
+        shape, axis = ints(self.shape), int(self.axis)
+        apart = math.prod(shape[axis + 1 :])
+        return (orders.Residues(apart, within=apart * shape[axis] if axis else None),) if apart > 1 else ()
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         shape, axis = ints(self.shape), int(self.axis)
@@ -75,6 +81,12 @@ class Neighborhood(Pattern):
         grid_covers(self, self.shape, n)
         same_axes(self, self.shape, "window", "dilation", "stride", "causal")
         window_fits(self)
+
+    def layouts(self, n: int) -> tuple[orders.Order, ...]:
+        shape = ints(self.shape)
+        if sum(extent > 1 for extent in shape) < 2 and self.dilation == ONE:
+            return ()
+        return (orders.Grid(shape, per_axis(self.window, len(shape)), per_axis(self.dilation, len(shape))),)
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         shape = ints(self.shape)
@@ -140,6 +152,10 @@ class Tiles(Pattern):
         same_axes(self, self.shape, "tile", "window")
         tile_window_fits(self)
 
+    def layouts(self, n: int) -> tuple[orders.Order, ...]:
+        shape = ints(self.shape)
+        return (orders.Windows(shape, per_axis(self.tile, len(shape)), (0,) * len(shape)),)
+
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         shape = ints(self.shape)
         axes = len(shape)
@@ -185,6 +201,14 @@ class Windows(Pattern):
 
         grid_covers(self, self.shape, n)
         same_axes(self, self.shape, "size", "shift")
+
+    def layouts(self, n: int) -> tuple[orders.Order, ...]:
+        shape = ints(self.shape)
+        axes = len(shape)
+        size, shift = per_axis(self.size, axes), per_axis(self.shift, axes)
+        if any(extent <= side for extent, side in zip(shape, size, strict=True)):
+            size, shift = (min(shape),) * axes, (0,) * axes
+        return (orders.Windows(shape, size, shift),)
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         shape = ints(self.shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from patterndsl.ir.expr import Expr, all_of, build
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns.base import Number, Size, pattern
+from patterndsl.plan.orders import Gathered, Order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,9 @@ class Random(Pattern):
         needed = each * self.entries(n)
         if needed > LIMIT:
             raise SpecError(PlanTooLarge(what="the table of random blocks", needed=needed, limit=LIMIT))
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        return (Gathered(),)
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         count = -(-int(n) // int(self.block))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Size, pattern
+from patterndsl.plan.orders import Columns, Order, Residues
 
 
 @pattern
@@ -17,6 +18,9 @@ class Strided(Pattern):
     examples = ("strided(4)", "strided(ceil(sqrt(n)))")
 
     s: Size
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        return (Residues(int(self.s)),) if 1 < int(self.s) < n else ()
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return ((q - k) % self.s).eq(0)
@@ -41,6 +45,10 @@ class Fixed(Pattern):
 
     block: Size
     summary: Size
+
+    def layouts(self, n: int) -> tuple[Order, ...]:
+        block, summary = int(self.block), min(int(self.summary), int(self.block))
+        return (Columns(block, unit=summary, shift=-block % summary),) if summary < block < n else ()
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return (q // self.block).eq(k // self.block) | (k % self.block >= self.block - self.summary)

@@ -24,10 +24,12 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Digit(NamedTuple):
-    """A digit of a place: of which coordinate, its least value, how many values it has, what one step of it
-    adds to the coordinate and to the place."""
+    """A digit of a place: of which coordinate, and whether it is the place in a tile of it (else the
+    coordinate, or the number of the tile); its least value, how many values it has, what one step of it adds
+    to the coordinate and to the place."""
 
     coordinate: int
+    within: bool
     least: int
     extent: int
     worth: int
@@ -66,7 +68,7 @@ class Places:
                 size, shift = tile
                 low, high = ((low + shift) // size, (high + shift) // size) if which == 0 else (0, size - 1)
                 worth = 1 if which else size
-            found.append(Digit(coordinate, low, high - low + 1, worth, stride))
+            found.append(Digit(coordinate, bool(which), low, high - low + 1, worth, stride))
             stride *= high - low + 1
             if len(order) - i == self.scheme.inner:
                 stride = aligned(stride, self.block)
@@ -95,7 +97,7 @@ class Places:
             value = coordinates[digit.coordinate]
             if tile is not None:
                 size, shift = tile
-                value = (value + shift) // size if digit.worth == size else (value + shift) % size
+                value = (value + shift) % size if digit.within else (value + shift) // size
             place += (value - digit.least) * digit.stride
         return place
 
@@ -168,9 +170,9 @@ def names(variable: str, scheme: Scheme) -> tuple[str, ...]:
 def over_coordinates(e: Expr, places: dict[str, Places], env: Env) -> Expr:
     """``e`` with the variables that have places replaced by their coordinates, and simplified.
 
-    Equal to ``e`` at real places only. ``env``: the intervals of the other variables. Quotients and remainders
-    by a grid's extent, or a stride, become coordinates; that is what makes boxes of places boxes of
-    coordinates.
+    Equal to ``e`` at real places only. ``env``: the intervals of the other variables. Quotients and
+    remainders by a grid's extent, or a stride, become coordinates; that is what makes boxes of places boxes
+    of coordinates.
     """
     ranges = dict(env)
     positions: dict[str, Expr] = {}

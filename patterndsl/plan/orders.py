@@ -1,8 +1,8 @@
 """Orders of positions that a pattern may wish for: which tokens should lie side by side.
 
-An order is a mixed-radix permutation: a position is read as digits, and its place is the same digits, read in
-another sequence. Orders know neither the length nor the tiles; `plan.digits` makes places of them. Their text,
-as in ``residues(64)``, reads back (`order_of`), so that a choice can be kept in a file.
+An order is a mixed-radix permutation: a position is read as digits, and its place is the same digits, read
+in another sequence. Orders know neither the length nor the tiles; `plan.digits` makes places of them. Their
+text, as in ``residues(64)``, reads back (`order_of`), so that a choice can be kept in a file.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Scheme:
 @dataclasses.dataclass(frozen=True)
 class Residues:
     """Within each ``within`` positions (None: all), runs of ``unit`` positions that are ``stride`` apart lie
-    side by side. Runs begin at multiples of ``unit`` less ``shift``, counted from each multiple of ``stride``.
-    """
+    side by side. Runs begin at multiples of ``unit`` less ``shift``, counted from each multiple of
+    ``stride``."""
 
     stride: int
     within: int | None = None

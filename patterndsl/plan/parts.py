@@ -17,7 +17,17 @@ from patterndsl.plan.orders import Columns, Gathered, Identity, Order
 from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import IDENTITY, Layout, Part, RowGroup, Segment, Source
 from patterndsl.plan.rows import group_rows
-from patterndsl.plan.tables import TABLE_LIMIT, Axis, Grid, Table, chunk_table, tiled, token_table
+from patterndsl.plan.tables import (
+    TABLE_LIMIT,
+    Axis,
+    Grid,
+    Runs,
+    Table,
+    chosen,
+    chunk_table,
+    tiled,
+    token_table,
+)
 
 BYTES_PER_PLACE = (
     16  # of a layout: what stands at it, how many places before it do not stand empty, on each side
@@ -113,6 +123,14 @@ class PlacesGrid(Grid):
         if self.queries is not None:
             never = never | (self.queries.real(q.lo, q.hi) == 0)
         return Truth(always & (real == slots.hi - slots.lo + 1) & ~never, never)
+
+    def runs(self) -> Runs:
+        """Everything found so far, but for tiles of empty places alone, which a large box may have."""
+        found = super().runs()
+        if self.queries is None:
+            return found
+        first = found.row * self.axis.block
+        return chosen(found, self.queries.real(first, first + self.axis.block - 1) > 0)
 
 
 def bind(term: Term, pool: Pool, axis: Axis, n: int, slots: int) -> Term:
