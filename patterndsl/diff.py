@@ -57,10 +57,14 @@ class Difference:
             slot = f"the summary of {'keys' if last else 'key'} {self.start}{last}"
         a, b = self.counts
         only = "A" if a > b else "B"
-        how = f"only in {only}" if min(a, b) == 0 and max(a, b) == 1 else f"{a} times in A, {b} times in B"
+        how = f"only in {only}" if {a, b} == {0, 1} else f"{_times(a)} in A, {_times(b)} in B"
         given = "".join(f", with {name} = {list(values)}" for name, values in self.inputs.items())
         branch = f" (branch {self.branch} of the mixture)" if self.branch else ""
         return f"at n = {self.n}{given}, query {self.q} sees {slot} {how}{branch}"
+
+
+def _times(count: int) -> str:
+    return ("never", "once", "twice")[count] if count < 3 else f"{count} times"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ DIFFERENT = [
     ("causal", "full", "at n = 2, query 0 sees key 1 only in B"),
     ("local(64)", "local(128)", "at n = 65, query 0 sees key 64 only in B"),
     ("local(2000)", "local(2001)", "at n = 2001, query 0 sees key 2000 only in B"),
-    ("causal + local(4)", "causal | local(4)", "at n = 1, query 0 sees key 0 2 times in A, 1 times in B"),
+    ("causal + local(4)", "causal | local(4)", "at n = 1, query 0 sees key 0 twice in A, once in B"),
     ("hierarchical(4)", "tree(4)", "at n = 5, query 0 sees key 4 only in A"),
     (
         "hierarchical(2)",
