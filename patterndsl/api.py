@@ -188,7 +188,8 @@ class Attention:
     def pick(self, plan: Plan, target: Target) -> Backend:
         """The backend that runs the plan on the target. Raises SpecError where a named one cannot."""
         if self.backend == "auto":
-            return _backend("xla")
+            native = _backend("cpu_native")  # where it was built; it is the faster one
+            return native if native.supports(plan, target) is None else _backend("xla")
         backend = _backend(self.backend)
         refusal = backend.supports(plan, target)
         if refusal is not None:

@@ -29,7 +29,7 @@ class HeadPacking:
 
     def tiles(self, q: jax.Array, block_q: int) -> jax.Array:
         """[B, tiles·block_q, N, H] → [tiles, B, K, G·block_q, H]."""
-        q = _pick(q, self.heads, 2)
+        q = pick(q, self.heads, 2)
         batch, length, _, head_dim = q.shape
         tiles = length // block_q
         q = q.reshape(batch, tiles, block_q, len(self.kv_heads), self.per_kv, head_dim).transpose(
@@ -47,18 +47,18 @@ class HeadPacking:
 
     def keys(self, x: jax.Array) -> jax.Array:
         """Keys or values [B, S, all key heads, H] → [B, K, S, H]."""
-        return _pick(x, self.kv_heads, 2).transpose(0, 2, 1, 3)
+        return pick(x, self.kv_heads, 2).transpose(0, 2, 1, 3)
 
     def bias(self, x: jax.Array) -> jax.Array:
         """[B | 1, N | 1, T, S] → [B | 1, K | 1, G | 1, T, S]."""
         if x.shape[1] == 1:
             return x[:, :, None]
-        x = _pick(x, self.heads, 1)
+        x = pick(x, self.heads, 1)
         return x.reshape(x.shape[0], len(self.kv_heads), self.per_kv, *x.shape[2:])
 
     def slopes(self, x: jax.Array) -> jax.Array:
         """[N] → [K, G]."""
-        return _pick(x, self.heads, 0).reshape(len(self.kv_heads), self.per_kv)
+        return pick(x, self.heads, 0).reshape(len(self.kv_heads), self.per_kv)
 
 
 def pack_heads(heads: tuple[int, ...], num_heads: int, num_kv_heads: int) -> HeadPacking:
@@ -70,7 +70,7 @@ def pack_heads(heads: tuple[int, ...], num_heads: int, num_kv_heads: int) -> Hea
     return HeadPacking(tuple(heads), tuple(distinct if even else served), num_heads, num_kv_heads)
 
 
-def _pick(x: jax.Array, index: tuple[int, ...], axis: int) -> jax.Array:
+def pick(x: jax.Array, index: tuple[int, ...], axis: int) -> jax.Array:
     """Some elements of an axis, by a slice where they are consecutive."""
     if index == tuple(range(index[0], index[0] + len(index))):
         whole = index[0] == 0 and len(index) == x.shape[axis]

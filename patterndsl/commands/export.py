@@ -39,6 +39,10 @@ def main(arguments: Arguments) -> int:
     spec = options.read_spec(arguments)
     shape = shapes.shape_of(arguments, spec)
     platforms = None if arguments.platforms is None else [p.strip() for p in arguments.platforms.split(",")]
+    if arguments.backend == "cpu_native":
+        raise UsageError(
+            "--backend cpu_native: an artifact runs without patterndsl, and so without its kernel"
+        )
     for name in platforms or ():
         if name not in PLATFORMS:
             raise UsageError(f"--platforms: {name!r} is none of {', '.join(PLATFORMS)}")
@@ -46,7 +50,8 @@ def main(arguments: Arguments) -> int:
         from patterndsl.api import compile
 
         params, layer = options.params_of(arguments), arguments.layer
-        attention = compile(spec, params=params, layer=layer, backend=arguments.backend)
+        backend = "xla" if arguments.backend == "auto" else arguments.backend
+        attention = compile(spec, params=params, layer=layer, backend=backend)
         data = artifact(attention, shape, platforms, arguments.vjp_order)
     options.write_bytes(arguments.output, data)
     print_text(f"{arguments.output}: {len(data)} bytes")

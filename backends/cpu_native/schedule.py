@@ -1,0 +1,127 @@
+"""A branch of a plan as one array of 32-bit integers, which ``src/call.h`` reads.
+
+    n, n_q, query heads of a key head, pools, whether there is a bias, inputs, parts, where each part is
+    part: struct Part; sources: struct Source each; tiles; where each tile's runs end; runs
+
+A run is a source (its number times two, plus one where the predicate must be applied), a first slot and a
+number of slots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from patterndsl.backends.cpu_native.bytecode import Int32, compile_term
+from patterndsl.ir.nodes import Pool
+from patterndsl.ir.normal import TOKENS, slot_index
+from patterndsl.plan.plan import BranchPlan, Part, Plan, Segment, Source
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """``words``: the array; ``pools``: the sources of its keys, in the order in which it numbers them."""
+
+    words: Int32
+    pools: tuple[Pool, ...]
+
+
+class _Writer:
+    def __init__(self, reserved: int) -> None:
+        self.chunks: list[Int32] = [np.zeros(reserved, np.int32)]
+        self.size = reserved
+
+    def place(self, words: npt.ArrayLike) -> int:
+        """Append; where it is."""
+        chunk = np.ascontiguousarray(words, np.int32).reshape(-1)
+        at, self.size = self.size, self.size + chunk.size
+        self.chunks.append(chunk)
+        return at
+
+
+def make_schedule(plan: Plan, branch: BranchPlan, per_kv: int, has_bias: bool) -> Schedule:
+    """Raises `bytecode.Untranslatable` where a predicate has no bytecode."""
+    parts = [p for p in branch.parts if any(g.tiles.size for g in p.rows)]
+    pools = tuple(dict.fromkeys(s.pool for p in parts for s in p.sources))
+    writer = _Writer(7 + len(parts))
+    found = [writer.place(_part(writer, plan, p, pools)) for p in parts]
+    writer.chunks[0][:] = [
+        plan.n,
+        plan.n_q,
+        per_kv,
+        len(pools),
+        has_bias,
+        len(plan.inputs),
+        len(parts),
+        *found,
+    ]
+    return Schedule(np.concatenate(writer.chunks), pools)
+
+
+def _part(writer: _Writer, plan: Plan, part: Part, pools: tuple[Pool, ...]) -> list[int]:
+    sources = writer.place([_source(writer, plan, s, pools) for s in part.sources])
+    layout = part.layout
+    queries = 0 if layout.queries is None else writer.place(layout.queries)
+    tokens = 0 if layout.tokens is None else writer.place(layout.tokens)
+    tiles, ends, runs = _rows(part)
+    rows = [len(tiles), writer.place(tiles), writer.place(ends), writer.place(runs)]
+    places = 0 if layout.queries is None else layout.queries.size
+    return [part.block_q, len(part.sources), sources, queries, places, tokens, *rows]
+
+
+def _source(writer: _Writer, plan: Plan, source: Source, pools: tuple[Pool, ...]) -> list[int]:
+    pool = source.pool
+    code = compile_term(source.term, str(slot_index(pool).value), plan.inputs, writer.place)
+    counted = pool.weight == "count" and pool.size > 1
+    numbers = [pools.index(pool), pool is TOKENS, source.slots, pool.stride, pool.size, counted]
+    return [*numbers, writer.place(code), 0]
+
+
+def _rows(part: Part) -> tuple[Int32, Int64, Int64]:
+    """Tiles [rows], the end of each one's runs [rows], and the runs [·, 3]."""
+    each = [g.tiles for g in part.rows]
+    tiles = np.concatenate(each)
+    place = np.empty(len(tiles), np.int64)  # of each row: they are visited in the order of their tiles
+    place[np.argsort(tiles)] = np.arange(len(tiles))
+    found, first = [], 0
+    for group, its in zip(part.rows, each, strict=True):
+        for segment in group.segments:
+            found += _runs(segment, first)
+        first += len(its)
+    empty = np.zeros(0, np.int64)
+    row, what, start, count = (np.concatenate([empty, *(f[i] for f in found)]) for i in range(4))
+    row = place[row]
+    order = np.argsort(row, kind="stable")  # the runs of a row stay in the order of its segments
+    row, what, start, count = (x[order] for x in (row, what, start, count))
+    joined = np.zeros(len(row), bool)
+    joined[1:] = (row[1:] == row[:-1]) & (what[1:] == what[:-1]) & (start[1:] == start[:-1] + count[:-1])
+    heads = np.flatnonzero(~joined)
+    count = np.add.reduceat(count, heads) if len(heads) else count
+    ends = np.searchsorted(row[heads], np.arange(first), side="right")
+    return np.sort(tiles), ends, np.stack([what[heads], start[heads], count], axis=1)
+
+
+def _runs(segment: Segment, first: int) -> list[tuple[Int64, Int64, Int64, Int64]]:
+    """For each run of a segment its row (rows count from ``first``), source and kind, first slot, length."""
+    counts, starts = segment.counts.astype(np.int64), segment.starts.astype(np.int64)
+    if not segment.contiguous:
+        row = np.repeat(np.arange(len(counts)), counts)
+        column = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+        what = 2 * segment.source + np.asarray(segment.partial, np.int64)[column]
+        start = starts[row, column]
+        return [(row + first, what, start, np.full(len(row), segment.block, np.int64))]
+    partial = segment.partial
+    cuts = [0, *(j for j in range(1, len(partial)) if partial[j] != partial[j - 1]), len(partial)]
+    found = []
+    for a, b in itertools.pairwise(cuts):
+        count = np.clip(counts - a, 0, b - a)
+        row = np.flatnonzero(count)
+        start = starts[row, 0] + a * segment.block
+        what = np.full(len(row), 2 * segment.source + partial[a], np.int64)
+        found.append((row + first, what, start, count[row] * segment.block))
+    return found

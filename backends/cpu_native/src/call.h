@@ -1,0 +1,85 @@
+// One call: its operands, and the schedule that `program.py` writes as one array of 32-bit integers.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace patterndsl {
+
+// Offsets into the schedule are counted in its integers.
+
+struct Source {  // as `program.py` writes it
+  int32_t pool, tokens, slots, stride, size, counted, term, spare;
+};
+
+struct Part {
+  int32_t block_q, source_count, sources, queries, query_places, tokens, rows, tiles, ends, runs;
+};
+
+struct Schedule {
+  const int32_t* data;
+  int32_t n() const { return data[0]; }
+  int32_t queries() const { return data[1]; }
+  int32_t heads_per_key_head() const { return data[2]; }
+  int32_t pool_count() const { return data[3]; }
+  bool has_bias() const { return data[4]; }
+  int32_t input_count() const { return data[5]; }
+  int32_t part_count() const { return data[6]; }
+  const Part& part(int i) const { return *reinterpret_cast<const Part*>(data + data[7 + i]); }
+  const Source& source(const Part& p, int i) const {
+    return reinterpret_cast<const Source*>(data + p.sources)[i];
+  }
+};
+
+// Keys, values [batch, slots, key heads, …] and bias [batch or 1, heads or 1, queries, slots] of a pool.
+struct Pool {
+  const void *k, *v;
+  const float* bias = nullptr;
+  int64_t slots;
+  float *dk = nullptr, *dv = nullptr, *dbias = nullptr;
+};
+
+struct Input {
+  const int32_t* values;
+  int64_t batch_stride;  // 0 where all sequences share it
+};
+
+struct Call {
+  Schedule schedule;
+  int64_t batch, queries, heads, key_heads, head_dim, value_dim;
+  int64_t bias_batch = 1, bias_heads = 1;
+  bool bfloat16;
+  float scale, softcap;  // softcap 0: none
+  int32_t offset;
+  const int32_t* lengths;  // null: none
+  const void* q;
+  const float* slopes;  // null: none
+  std::vector<Pool> pools;
+  std::vector<Input> inputs;
+  float *out, *lse;                   // written by the forward pass, read by the backward pass
+  const float *d_out, *d_lse;         // backward
+  float *dq = nullptr, *dslopes = nullptr;
+
+  int group() const { return schedule.heads_per_key_head(); }
+  int64_t row(int64_t b, int64_t query, int64_t head) const { return (b * queries + query) * heads + head; }
+  int64_t bias_row(int64_t b, int64_t head, int64_t query, const Pool& p) const {
+    return (((bias_batch > 1 ? b : 0) * bias_heads + (bias_heads > 1 ? head : 0)) * queries + query) * p.slots;
+  }
+};
+
+// Runs body(task) for every task, on the threads of the pool, and returns when all are done.
+class Workers {
+ public:
+  virtual ~Workers() = default;
+  virtual int count() const = 0;
+  virtual void run(int64_t tasks, void (*body)(void*, int64_t), void* data) = 0;
+  template <typename F>
+  void each(int64_t tasks, F& f) {
+    run(tasks, [](void* data, int64_t task) { (*static_cast<F*>(data))(task); }, &f);
+  }
+};
+
+void forward(const Call& call, Workers& workers);
+void backward(const Call& call, Workers& workers);
+
+}  // namespace patterndsl

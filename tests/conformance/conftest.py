@@ -1,0 +1,53 @@
+"""The native kernel, compiled once for the tests that name its backend."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+
+import pytest
+
+from patterndsl.backends.cpu_native import build
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cpu_native backend is built (kept between runs while its sources stay the same)."""
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    folder = os.path.join(tempfile.gettempdir(), f"patterndsl-tests-{getpass.getuser()}")
+    monkeypatch.setenv("PATTERNDSL_CACHE", folder)
+    if not build.library().exists():
+        build.build()
+
+
+@pytest.fixture(autouse=True)
+def _built_where_named(request: pytest.FixtureRequest) -> None:
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is not None and parameters.params.get("backend") == "cpu_native":
+        request.getfixturevalue("kernel")
+
+
+EVERYDAY = (
+    "test_every_structure[window and global",
+    "test_all_arguments_at_once[pyramid-parts of loops]",
+    "test_inputs[2",
+    "test_position_of_the_first_query",
+    "test_gradients_are_the_same",
+    "test_what_is_refused",
+    "test_auto_takes_it",
+    "test_a_compiler",
+    "test_pattern[causal & (",
+    "test_pattern[heads",
+    "test_pattern[rows([5])",
+    "test_argument[causal & (local",
+)
+"""Of the native kernel's tests those that run every day: it computes all patterns by the same code."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        native = item.path.name == "test_cpu_native.py" or "cpu_native" in item.name
+        if native and item.path.parent.name == "conformance" and not item.name.startswith(EVERYDAY):
+            item.add_marker(pytest.mark.slow)
