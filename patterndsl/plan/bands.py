@@ -22,7 +22,7 @@ from patterndsl.ir.normal import Term
 from patterndsl.ir.ranges import simplify_over
 from patterndsl.plan.tables import BYTES_PER_TILE, TABLE_LIMIT, Axis, Boxes, Grid, Runs
 
-LEAST_ROWS = 1024  # of a box worth a look: fewer are refined in less time
+LEAST_ROWS = 4096  # of a box worth a look: fewer are refined in less time
 TURNS = 3  # periods in a box, from which one stands for all
 ATTEMPTS = 24  # boxes looked at in vain before the rest is refined
 
@@ -110,10 +110,12 @@ def _band(grid: Grid, boxes: Boxes, i: int) -> Band | bool | None:
     }
     keep, count = simplify_over(grid.term.keep, env), grid.term.count
     term = Term(keep, None if count is None else simplify_over(count, env))
-    shifts = [s for s in (_shift(term, grid, along=True), _shift(term, grid, along=False)) if s]
-    if not shifts:
+    shift = _shift(term, grid, along=True)
+    if shift is None or shift[0] > 1:
+        shift = min((s for s in (shift, _shift(term, grid, along=False)) if s), default=None)
+    if shift is None:
         return None
-    rows, columns = min(shifts)
+    rows, columns = shift
     turns = -(-(stop - first) // rows)
     if turns < TURNS:
         return False

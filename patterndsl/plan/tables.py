@@ -3,7 +3,10 @@
 The whole rectangle of (query tiles × slots) is one box; a box over which the predicate is mixed is cut into
 halves along its longer sides, level by level, and all boxes of a level are judged at once by strided
 intervals. A box that is kept or refused as a whole is never looked into. Work and memory are so in proportion
-to the tiles that are kept.
+to the tiles that are kept: at the peak up to 96 bytes for each run of tiles in a row, of which a kept table
+has 4 bytes for each run or gathered slot, and less where rows follow a rule (`plan.periodic`, `plan.bands`).
+For `causal & (local(512) | global(tokens=[0:4]) | hierarchical(factor=4))` at 10M tokens that comes to 0.7
+bytes a kept tile, and 9 at the peak; for a window, to 64 bytes at any length.
 """
 
 from __future__ import annotations
