@@ -20,7 +20,7 @@ from patterndsl.ir.interval import Env, Interval
 from patterndsl.ir.invariance import invariance
 from patterndsl.ir.normal import Term
 from patterndsl.ir.ranges import simplify_over
-from patterndsl.plan.tables import BYTES_PER_TILE, TABLE_LIMIT, Axis, Boxes, Grid, Runs
+from patterndsl.plan.tables import BYTES_PER_TILE, TABLE_LIMIT, Axis, Boxes, Grid, Int64, Runs
 
 LEAST_ROWS = 4096  # of a box worth a look: fewer are refined in less time
 TURNS = 3  # periods in a box, from which one stands for all
@@ -51,17 +51,26 @@ class Band:
 
     def repeated(self, runs: Runs, what: str) -> Runs:
         """The period's runs in every row of the band. Raises SpecError (PlanTooLarge)."""
-        needed = self.turns * len(runs.row) * BYTES_PER_TILE
+        begin, last = self._turns(runs)
+        number = np.maximum(last - begin + 1, 0)
+        needed = int(number.sum()) * BYTES_PER_TILE
         if needed > TABLE_LIMIT:
             raise SpecError(PlanTooLarge(what=what, needed=needed, limit=TABLE_LIMIT))
-        turn = np.arange(self.turns)[:, None]
-        row = (self.first + runs.row + turn * self.rows).ravel()
+        of = np.repeat(np.arange(len(number)), number)
+        turn = np.arange(len(of)) + (begin - np.cumsum(number) + number)[of]
         move = self.origin + turn * self.columns
-        start = np.maximum(runs.start + move, self.left).ravel()
-        stop = np.minimum(runs.stop + move, self.right).ravel()
-        full = np.broadcast_to(runs.full, (self.turns, len(runs.row))).ravel()
-        real = (stop > start) & (row < self.stop)
-        return Runs(row[real], start[real], stop[real], full[real])
+        start = np.maximum(runs.start[of] + move, self.left)
+        stop = np.minimum(runs.stop[of] + move, self.right)
+        return Runs(self.first + runs.row[of] + turn * self.rows, start, stop, runs.full[of])
+
+    def _turns(self, runs: Runs) -> tuple[Int64, Int64]:
+        """The first and the last turn in which each run lies, in part at least, in the band."""
+        last = (self.stop - self.first - 1 - runs.row) // self.rows
+        if not self.columns:
+            return np.zeros_like(last), last
+        begin = (self.left - self.origin - runs.stop) // self.columns + 1
+        ahead = -(-(self.right - self.origin - runs.start) // self.columns) - 1
+        return np.maximum(begin, 0), np.minimum(last, ahead)
 
 
 def split(grid: Grid, leaf: int) -> tuple[list[Band], list[Boxes]]:

@@ -3,7 +3,7 @@
 The whole rectangle of (query tiles × slots) is one box; a box over which the predicate is mixed is cut into
 halves along its longer sides, level by level, and all boxes of a level are judged at once by strided
 intervals. A box that is kept or refused as a whole is never looked into. Work and memory are so in proportion
-to the tiles that are kept: at the peak up to 96 bytes for each run of tiles in a row, of which a kept table
+to the tiles that are kept: at the peak up to 128 bytes for each run of tiles in a row, of which a kept table
 has 4 bytes for each run or gathered slot, and less where rows follow a rule (`plan.periodic`, `plan.bands`).
 For `causal & (local(512) | global(tokens=[0:4]) | hierarchical(factor=4))` at 10M tokens that comes to 0.7
 bytes a kept tile, and 9 at the peak; for a window, to 64 bytes at any length.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-BYTES_PER_TILE = 96  # at the peak of building a table
+BYTES_PER_TILE = 128  # at the peak of building a table
 TABLE_LIMIT = 2**31
 SAMPLE = 4096  # boxes from which the size of a table is told
 BATCH = 2**15  # boxes judged at once: their intervals stay in the cache
@@ -52,6 +52,8 @@ class Runs(NamedTuple):
 
 def chosen(runs: Runs, which: Bools) -> Runs:
     """Some of the runs."""
+    if which.all():
+        return runs
     return Runs(runs.row[which], runs.start[which], runs.stop[which], runs.full[which])
 
 
@@ -237,8 +239,10 @@ class Grid:
         if not self.found:
             none = np.zeros(0, np.int64)
             return Runs(none, none, none, np.zeros(0, bool))
-        row, start, stop, full = (np.concatenate(x) for x in zip(*self.found, strict=True))
-        return joined(row, start, stop, full)
+        pieces = [np.concatenate(x) for x in zip(*self.found, strict=True)]
+        self.found = []  # their memory is needed now
+        self.found = [joined(*pieces)]
+        return self.found[0]
 
 
 def joined(row: Int64, start: Int64, stop: Int64, full: Bools) -> Runs:
@@ -248,6 +252,7 @@ def joined(row: Int64, start: Int64, stop: Int64, full: Bools) -> Runs:
     place = row * (int(start.max()) + 1) + start
     if np.any(place[1:] < place[:-1]):
         order = np.argsort(place)
+        del place
         row, start, stop, full = row[order], start[order], stop[order], full[order]
     fresh = np.ones(len(row), bool)
     fresh[1:] = (row[1:] != row[:-1]) | (start[1:] != stop[:-1]) | (full[1:] != full[:-1])
