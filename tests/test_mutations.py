@@ -19,7 +19,7 @@ from patterndsl.ir.expr import K, Q
 from patterndsl.ir.nodes import Union
 from patterndsl.passes import PASSES
 from patterndsl.patterns import builtin, hierarchical
-from patterndsl.plan import build, rows
+from patterndsl.plan import build, parts, rows
 from tests.conformance.test_backends import SHAPES, compare
 from tests.conformance.test_patterns import test_token_patterns as check_token_pattern
 from tests.property.test_hierarchical import times_seen
@@ -104,7 +104,7 @@ def all_blocks_are_full(patch: Patch) -> None:
             for g in made(*args)
         )
 
-    patch.setattr(build, "group_rows", faulty)
+    patch.setattr(parts, "group_rows", faulty)
 
 
 def predicate_is_not_applied(patch: Patch) -> None:
