@@ -29,23 +29,29 @@ if TYPE_CHECKING:
     from patterndsl.builders import n as n
     from patterndsl.builders import sqrt as sqrt
     from patterndsl.builders import where as where
+    from patterndsl.calibration import Calibration as Calibration
+    from patterndsl.calibration import calibrate as calibrate
     from patterndsl.diagnostics import SpecError as SpecError
     from patterndsl.frontend import load as load
     from patterndsl.frontend import parse as parse
     from patterndsl.plan.plan import Plan as Plan
     from patterndsl.spec import Slots as Slots
     from patterndsl.spec import Spec as Spec
+    from patterndsl.tuning import Tuned as Tuned
+    from patterndsl.tuning import autotune as autotune
 
 __version__ = "0.1.0"
 
 _HOME = {
     "patterndsl.analysis": ("Report", "analyze"),
     "patterndsl.api": ("Attention", "compile", "reference"),
+    "patterndsl.calibration": ("Calibration", "calibrate"),
     "patterndsl.builders": ("Input", "ceil", "floor", "heads", "layers", "log2", "mix", "n", "sqrt", "where"),
     "patterndsl.diagnostics": ("SpecError",),
     "patterndsl.frontend": ("load", "parse"),
     "patterndsl.plan.plan": ("Plan",),
     "patterndsl.spec": ("Slots", "Spec"),
+    "patterndsl.tuning": ("Tuned", "autotune"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
 from patterndsl.ir.ranges import computed_inputs
+from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec, as_spec, check_positive
 
 if TYPE_CHECKING:
     from patterndsl.backends import Backend, Target
     from patterndsl.lengths import Bucketed
+    from patterndsl.plan.build import Given
     from patterndsl.plan.plan import Plan
 
 MOST_HEADS = 1024
@@ -38,7 +41,8 @@ def compile(
     """An attention function that computes only what the spec keeps.
 
     ``params`` override the spec's, ``layer`` picks from `layers {…}`. ``backend``: ``auto``, or the name of
-    one, which then runs or says why it cannot. ``block_sizes``: (queries, keys) in a tile. Raises
+    one, which then runs or says why it cannot. ``block_sizes``: (queries, keys) in a tile, which the cost
+    model chooses otherwise, as it does layouts and splits; what `autotune` stored goes before. Raises
     `SpecError`.
     """
     if mesh is not None or seq_axis is not None:
@@ -59,10 +63,12 @@ class Attention:
         layer: int,
         backend: str,
         block_sizes: tuple[int, int] | None,
+        given: Given | None = None,
     ) -> None:
         from patterndsl.passes import optimize
 
         self.spec, self.layer, self.backend, self.block_sizes = spec, layer, backend, _blocks(block_sizes)
+        self.given = given  # the alternatives to run, where they are not to be chosen
         if layer < 0:
             raise SpecError(BadCall(argument="layer", reason=f"layers count from 0, not {layer}"))
         module = resolve.inline(resolve.set_params(spec.module, params))
@@ -145,22 +151,35 @@ class Attention:
         call = prepare(self.spec.inputs, q, k, v, **arguments)
         x = call.operands
         n, n_q = call.lengths
-        plan = self._plan(n, n_q, x.q_offset if isinstance(x.q_offset, int) else None, x.q.shape[2])
         target = _target(x)
+        offset = x.q_offset if isinstance(x.q_offset, int) else None
+        plan = self._plan(n, n_q, offset, x.q.shape[2], workload_of(target, self.backend))
         kernel = self.pick(plan, target).lower(plan, target)
         return finish(call, kernel(x))
 
     def plan(
-        self, n: int, n_q: int | None = None, *, num_heads: int | None = None, q_offset: int | None = None
+        self,
+        n: int,
+        n_q: int | None = None,
+        *,
+        num_heads: int | None = None,
+        q_offset: int | None = None,
+        workload: Workload | None = None,
     ) -> Plan:
-        """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads`` matters where heads
-        differ: it is then as many as the spec names, unless given."""
+        """How the spec runs at n keys and n_q queries (n, unless given). ``num_heads``: as many as the spec
+        names, unless given. ``workload``: the operands for which tiles, layouts and splits are chosen; one
+        sequence in float32, with heads of 64 and a key head for each, on JAX's device if JAX is in use and
+        else on the CPU, unless given."""
         n_q = n if n_q is None else n_q
         check_positive("n", n)
         check_positive("n_q", n_q)
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         check_heads(heads)
-        return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads)
+        if workload is None:
+            workload = Workload(
+                heads=heads, kv_heads=heads, platform=_platform(), backend=_priced_as(self.backend)
+            )
+        return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads, workload)
 
     def bucketed(self, lengths: Sequence[int] | None = None) -> Bucketed:
         """The same function, compiled for few lengths: keys and queries are padded to the next of
@@ -173,16 +192,24 @@ class Attention:
 
         return Bucketed(self, lengths)
 
-    def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int) -> Plan:
+    def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int, workload: Workload) -> Plan:
         from patterndsl.plan.build import build_plan
+        from patterndsl.tuning import stored
 
+        nodes = head_nodes(self.module, n, num_heads)
+        given, source = self.given, "given"
+        if given is None and self.block_sizes is None and q_offset is not None:
+            given, source = stored(nodes, (n, n_q, q_offset), workload)
         return build_plan(
-            head_nodes(self.module, n, num_heads),
+            nodes,
             n=n,
             n_q=n_q,
             q_offset=q_offset,
             num_heads=num_heads,
             block_sizes=self.block_sizes,
+            workload=workload,
+            given=given,
+            source=source,
         )
 
     def pick(self, plan: Plan, target: Target) -> Backend:
@@ -298,6 +325,32 @@ def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
             BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}")
         )
     return sizes
+
+
+def workload_of(target: Target, backend: str) -> Workload:
+    """The operands, as the cost model sees them."""
+    import jax.numpy as jnp
+
+    return Workload(
+        target.batch,
+        target.num_heads,
+        target.num_kv_heads,
+        target.head_dim,
+        target.v_head_dim,
+        jnp.dtype(target.dtype).itemsize,
+        target.platform,
+        _priced_as(backend),
+    )
+
+
+def _priced_as(name: str) -> str:
+    """Whose rates a plan is chosen with: the backend that ``auto`` picks."""
+    return "xla" if name == "auto" else name
+
+
+def _platform() -> str:
+    """JAX's device where JAX is in use: a plan alone is no reason to import it."""
+    return str(sys.modules["jax"].default_backend()) if "jax" in sys.modules else "cpu"
 
 
 def _target(x: Any) -> Target:

@@ -252,6 +252,10 @@ class Pattern(Node):
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
 
+    def members(self) -> tuple[Node, ...]:
+        """Patterns whose union it is, which a plan may lay out apart: itself, unless said otherwise."""
+        return (self,)
+
     def simplified(self) -> Node:
         """The simplest pattern that means the same, at every n and for every position of the query."""
         return self

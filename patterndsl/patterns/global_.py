@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterndsl.ir.expr import Expr
-from patterndsl.ir.nodes import Pattern
+from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.patterns.base import Size, TokenList, in_tokens, pattern, token_count
 from patterndsl.plan import orders
 
@@ -26,6 +26,9 @@ class Global(Pattern):
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return in_tokens(k, self.tokens, n) | in_tokens(q, self.tokens, n)
+
+    def members(self) -> tuple[Node, ...]:
+        return Columns(self.tokens), Rows(self.tokens)
 
     def pairs(self, n: Expr) -> Expr:
         return 2 * n * token_count(self.tokens, n)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -138,11 +139,41 @@ class Part:
     block_q: int
 
 
+@dataclasses.dataclass(frozen=True)
+class PartChoice:
+    """What a part is to be. ``members``: of the branch's union, by number (`plan.split.members`); None for
+    all of its tokens, undivided. ``summaries``: whether it has the branch's summaries."""
+
+    members: tuple[int, ...] | None
+    summaries: bool
+    layout: str
+    block_q: int
+    block_k: int
+
+
+Alternative: TypeAlias = tuple[PartChoice, ...]
+"""One way to run a branch: its parts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """How a branch is run, and why. ``considered``: the alternatives with their predicted seconds (of the
+    forward pass; None where there was no need to know), best first. ``members``: the members of its union,
+    as texts. ``rates``: whose the prices are."""
+
+    chosen: Alternative
+    reason: str
+    considered: tuple[tuple[Alternative, float | None], ...]
+    members: tuple[str, ...] = ()
+    rates: str = ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BranchPlan:
     """One softmax."""
 
     parts: tuple[Part, ...]
+    decision: Decision | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from patterndsl.ir.normal import TOKENS
-from patterndsl.plan.plan import HeadGroup, Part, Plan, PlanStats, RowGroup, Segment
+from patterndsl.plan.plan import (
+    Alternative,
+    Decision,
+    HeadGroup,
+    Part,
+    PartChoice,
+    Plan,
+    PlanStats,
+    RowGroup,
+    Segment,
+)
 
 
 def slots_visited(segment: Segment) -> int:
@@ -34,7 +45,7 @@ def plan_stats(plan: Plan) -> PlanStats:
     for group, part, segment in _segments(plan):
         heads = len(group.heads)
         level = part.sources[segment.source].pool.level
-        by_level[level] = by_level.get(level, 0) + heads * plan.block_q * slots_visited(segment)
+        by_level[level] = by_level.get(level, 0) + heads * part.block_q * slots_visited(segment)
         columns = np.asarray(segment.partial, bool)
         real = np.minimum(segment.counts.astype(np.int64), segment.width)
         before = np.concatenate([[0], np.cumsum(columns)])
@@ -73,13 +84,39 @@ def explain(plan: Plan) -> str:
         for i, branch in enumerate(group.branches):
             if len(group.branches) > 1:
                 lines.append(f"  branch {i}")
+            if branch.decision is not None:
+                lines += [f"  {line}" for line in _decision(branch.decision)]
             for part in branch.parts:
-                lines += [f"  {line}" for line in _part(part, plan)]
+                lines += [f"  {line}" for line in _part(part)]
     return "\n".join(lines)
 
 
-def _part(part: Part, plan: Plan) -> list[str]:
-    lines = [f"part, queries in {part.layout.name} order"]
+def _decision(decision: Decision) -> list[str]:
+    """What was chosen and why; where there was a choice, the alternatives with their predicted seconds."""
+    lines = [f"chosen: {described(decision.chosen, decision.members)}", f"  {decision.reason}"]
+    if len(decision.considered) > 1:
+        lines.append(f"predicted for the forward pass, with rates {decision.rates}:")
+        for alternative, price in decision.considered:
+            mark = " (chosen)" if alternative == decision.chosen else ""
+            cost = "cannot be planned" if price == math.inf else f"{1000 * (price or 0):.3g} ms"
+            lines.append(f"  {cost}: {described(alternative, decision.members)}{mark}")
+    return lines
+
+
+def described(alternative: Alternative, members: tuple[str, ...]) -> str:
+    """Its parts: what they keep, in which layout, in tiles of which size."""
+    return "; ".join(_described(p, members) for p in alternative)
+
+
+def _described(part: PartChoice, members: tuple[str, ...]) -> str:
+    kept = ["everything"] if part.members is None else [members[i] for i in part.members]
+    if part.members is not None and part.summaries:
+        kept.append("summaries")
+    return f"{' | '.join(kept)} in {part.layout} order, tiles {part.block_q} × {part.block_k}"
+
+
+def _part(part: Part) -> list[str]:
+    lines = [f"part, queries in {part.layout.name} order, {part.block_q} in a tile"]
     for i, s in enumerate(part.sources):
         what = "tokens" if s.pool is TOKENS else f"level {s.pool.level}, summaries of {s.pool.size} tokens"
         counted = "" if s.term.count is None else f", counted {s.term.count}"
@@ -87,12 +124,12 @@ def _part(part: Part, plan: Plan) -> list[str]:
     if not part.rows:
         lines.append("  keeps nothing")
     for rows in part.rows:
-        lines += _row_group(rows, plan)
+        lines += _row_group(rows, part)
     return lines
 
 
-def _row_group(rows: RowGroup, plan: Plan) -> list[str]:
-    computed = plan.block_q * sum(slots_visited(s) for s in rows.segments)
+def _row_group(rows: RowGroup, part: Part) -> list[str]:
+    computed = part.block_q * sum(slots_visited(s) for s in rows.segments)
     tiles = rows.tiles
     first, last = int(tiles[0]), int(tiles[-1])
     which = f"tile {first}" if first == last else f"{len(tiles):,} tiles, {first} to {last}"

@@ -1,0 +1,313 @@
+"""The choice: into which parts a branch is split, in which layouts, in tiles of which size.
+
+Alternatives are few and always in the same order: the branch undivided, as it comes and in each layout that a
+member of its union names; and split, members in layouts that they name. All are priced in the usual tiles,
+then the best of them over the sizes of tiles. A price is what the cost model makes of the tables: built for
+`SMALL` queries at most, and carried on to the full length as the work has grown up to there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from patterndsl.diagnostics import SpecError
+from patterndsl.ir.expr import Expr
+from patterndsl.ir.nodes import Node
+from patterndsl.ir.normal import TOKENS, Branch
+from patterndsl.plan.cost import TERMS, Rates, Work, Workload, part_work, seconds
+from patterndsl.plan.plan import Alternative, Decision, Part, PartChoice
+from patterndsl.plan.split import Disjointness, Member, members, pieces
+
+LEAST = 2**18  # pairs of a query and a key, below which nothing is worth a look
+FEW_QUERIES = 64  # below which no order of them is worth anything
+SMALL = 4096  # queries for which alternatives are priced
+MOST_STRUCTURES = 6
+MOST_REFINED = 3  # structures for which sizes of tiles are tried
+MOST_TILES = 8  # sizes that are tried for a part
+TILES = (16, 256)  # the smallest and the largest
+STEPS = ((0, 1, 0, 1), (1, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+MARGIN = 0.97  # of the price of the plainest alternative, below which another is worth it
+PLAIN = "identity"
+
+Structure: TypeAlias = tuple[tuple[tuple[int, ...] | None, str], ...]
+"""For each part its members (None: all of them, undivided) and its layout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """``n`` keys and ``n_q`` queries, the first at position ``offset`` (None: known at run time only)."""
+
+    n: int
+    n_q: int
+    offset: int | None
+
+    def shrunk(self, factor: int) -> Shape:
+        """As many times shorter; the last query stays at the last key."""
+        if self.offset is None:
+            raise ValueError("queries without known positions have no shorter stretch that is like the whole")
+        n, n_q = max(self.n // factor, 1), max(self.n_q // factor, 1)
+        aligned = self.offset == self.n - self.n_q
+        return Shape(n, n_q, n - n_q if aligned else self.offset // factor)
+
+
+def default_blocks(n: int, n_q: int) -> tuple[int, int]:
+    """Queries and keys in a tile: 128, or the next power of two where there are fewer."""
+    return min(128, 1 << max(n_q - 1, 0).bit_length()), min(128, 1 << max(n - 1, 0).bit_length())
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A branch to be run. ``build`` makes a part: of the terms of its sources, in a layout by name, at some
+    lengths, in tiles of (queries, keys). ``names``: the layouts that a member names, best first."""
+
+    node: Node
+    branch: Branch
+    shape: Shape
+    workload: Workload
+    rates: Rates
+    blocks: tuple[int, int] | None
+    build: Callable[[Branch, str, Shape, tuple[int, int]], Part]
+    names: Callable[[Member], tuple[str, ...]]
+
+    @functools.cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Of the union that the branch's tokens are."""
+        return members(self.node, self.shape.n)
+
+    @functools.cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The members as a reader knows them; none where there is but one."""
+        return tuple(map(str, self.members)) if len(self.members) > 1 else ()
+
+    @functools.cached_property
+    def known_disjoint(self) -> dict[Expr, bool]:
+        return {}
+
+    @functools.cached_property
+    def summaries(self) -> bool:
+        return any(pool is not TOKENS for pool in self.branch)
+
+    @functools.cached_property
+    def usual(self) -> tuple[int, int]:
+        """The sizes of tiles, where nothing else is known."""
+        return self.blocks or default_blocks(self.shape.n, self.shape.n_q)
+
+    def terms(self, alternative: Alternative) -> list[Branch]:
+        """What each part keeps."""
+        shape, found = self.shape, list[Branch]()
+        groups = [p.members for p in alternative if p.members]
+        disjoint = Disjointness(shape.n, shape.n_q, shape.offset or 0, self.known_disjoint)
+        split = iter(pieces(self.members, groups, disjoint))
+        for part in alternative:
+            tokens = {TOKENS: next(split)} if part.members else {}
+            if part.members is None and TOKENS in self.branch:
+                tokens = {TOKENS: self.branch[TOKENS]}
+            rest = {pool: term for pool, term in self.branch.items() if pool is not TOKENS and part.summaries}
+            found.append({**tokens, **rest})
+        return found
+
+    def parts(self, alternative: Alternative) -> tuple[Part, ...]:
+        """The parts of an alternative, built."""
+        return tuple(
+            self.build(branch, part.layout, self.shape, (part.block_q, part.block_k))
+            for branch, part in zip(self.terms(alternative), alternative, strict=True)
+        )
+
+
+def decide(question: Question, given: Alternative | None = None, source: str = "") -> Decision:
+    """The alternative to run, or the one that is ``given``, for which ``source`` is the reason."""
+    texts = question.texts
+    if given is not None:
+        return Decision(given, source, ((given, None),), texts)
+    plain = in_tiles(question, ((None, PLAIN),), question.usual)
+    why = _settled(question)
+    if why:
+        return Decision(plain, why, ((plain, None),), texts)
+    priced = alternatives(question)
+    best, price = priced[0]
+    base = next(s for a, s in priced if a == plain)
+    if best != plain and price > MARGIN * base:
+        best, why = plain, f"nothing is more than {1 - MARGIN:.0%} faster by the cost model"
+    else:
+        why = f"the fastest of {len(priced)} by the cost model"
+    return Decision(best, why, tuple(priced), texts, question.rates.origin)
+
+
+def _settled(question: Question) -> str:
+    """Why there is nothing to choose, if there is not."""
+    shape = question.shape
+    if shape.offset is None:
+        return "queries have no known position, so neither layouts nor sizes of tiles would skip anything"
+    if shape.n * shape.n_q < LEAST:
+        return f"fewer than {LEAST:,} pairs: nothing to gain"
+    if question.blocks is not None and len(structures(question)) == 1:
+        return "block_sizes are given, and no member of the pattern names another layout"
+    return ""
+
+
+def alternatives(question: Question, every: bool = False) -> list[tuple[Alternative, float]]:
+    """All that is considered, with predicted seconds, cheapest first; of equal ones the plainer first.
+    ``every``: also the sizes of tiles that were tried on the way, one part at a time."""
+    prices = _Prices(question)
+    usual = [in_tiles(question, s, question.usual) for s in structures(question)]
+    first = [(a, prices.of(a)) for a in usual]
+    found = dict(first)
+    if question.blocks is None:
+        for a, price in sorted(first, key=lambda x: x[1])[:MOST_REFINED]:
+            if price < math.inf:
+                tried = [prices.tried(a, i) for i in range(len(a))]
+                better = tuple(x[0] for x in tried)
+                found.setdefault(better, prices.of(better))
+                for i, part in ((i, part) for i, x in enumerate(tried) if every for part in x):
+                    other = (*better[:i], part, *better[i + 1 :])
+                    found.setdefault(other, prices.of(other))
+    return sorted(found.items(), key=lambda x: x[1])
+
+
+def misfit(question: Question, alternative: Alternative) -> str:
+    """Why a branch cannot be run so, empty where it can: each member, and the summaries, once."""
+    known = {PLAIN, *(name for m in question.members for name in question.names(m))}
+    groups = [p.members for p in alternative]
+    whole = sum(g is None for g in groups)
+    named = sorted(i for g in groups if g is not None for i in g)
+    if whole > 1 or (named and whole) or (not whole and named != list(range(len(question.members)))):
+        return f"its parts name the members {groups} of {len(question.members)}"
+    if sum(p.summaries for p in alternative) != question.summaries:
+        return "its parts name the summaries more than once, or not at all"
+    layouts = [p.layout for p in alternative if p.layout not in known]
+    return f"the pattern names no layout {layouts[0]!r}" if layouts else ""
+
+
+def structures(question: Question) -> list[Structure]:
+    """The splits and layouts worth a look, the plainest first."""
+    found: list[Structure] = [((None, PLAIN),)]
+    if question.shape.n_q < FEW_QUERIES or question.shape.offset is None:
+        return found
+    names = [question.names(m) or (PLAIN,) for m in question.members]
+    every = list(dict.fromkeys(name for x in names for name in x))
+    found += [((None, name),) for name in every]
+    found.append(_grouped([x[0] for x in names]))
+    found += [_grouped([name if name in x else PLAIN for x in names]) for name in every]
+    return list(dict.fromkeys(found))[:MOST_STRUCTURES]
+
+
+def _grouped(layouts: Sequence[str]) -> Structure:
+    """Members of one layout together; first those that come as they are, as a window's tiles are best left
+    whole."""
+    order = sorted(dict.fromkeys(layouts), key=lambda name: (name != PLAIN, layouts.index(name)))
+    if len(order) == 1:
+        return ((None, order[0]),)
+    return tuple((tuple(i for i, x in enumerate(layouts) if x == name), name) for name in order)
+
+
+def in_tiles(question: Question, structure: Structure, blocks: tuple[int, int]) -> Alternative:
+    """The parts of a structure, in tiles of one size. Summaries go with the first part that is in no other
+    order, and have a part of their own where there is none."""
+    choices = [PartChoice(group, False, layout, *blocks) for group, layout in structure]
+    if question.summaries:
+        at = next((i for i, c in enumerate(choices) if c.layout == PLAIN), None)
+        if at is None:
+            return (PartChoice((), True, PLAIN, *blocks), *choices)
+        choices[at] = dataclasses.replace(choices[at], summaries=True)
+    return tuple(choices)
+
+
+Groups: TypeAlias = tuple[tuple[tuple[int, ...] | None, bool], ...]
+
+
+class _Prices:
+    """Prices of parts, remembered."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.known: dict[tuple[Groups, PartChoice, int], float] = {}
+        self.terms: dict[Groups, list[Branch]] = {}
+        self.growth: dict[tuple[Groups, str, int], Work] = {}
+        self.factor = _factor(question)
+
+    def of(self, alternative: Alternative) -> float:
+        """Predicted seconds of an alternative; infinite where it cannot be planned."""
+        return sum(self.part(alternative, i) for i in range(len(alternative)))
+
+    def part(self, alternative: Alternative, i: int) -> float:
+        """Predicted seconds of one part, and of merging it with those before it."""
+        groups = tuple((p.members, p.summaries) for p in alternative)
+        key = (groups, alternative[i], i)
+        if key not in self.known:
+            if groups not in self.terms:
+                self.terms[groups] = self.question.terms(alternative)
+            kind = (groups, alternative[i].layout, i)
+            self.known[key] = self._price(self.terms[groups][i], alternative[i], kind)
+        return self.known[key]
+
+    def _price(self, branch: Branch, part: PartChoice, key: tuple[Groups, str, int]) -> float:
+        try:
+            work = self._work(branch, part, self.factor, later=key[2] > 0)
+            if self.factor > 1:
+                if key not in self.growth:
+                    half = self._work(branch, part, 2 * self.factor, later=key[2] > 0)
+                    self.growth[key] = _growth(work, half, self.factor)
+                work = {name: amount * self.growth[key][name] for name, amount in work.items()}
+        except SpecError:
+            return math.inf  # too large; or refused, as the plan itself will be
+        return seconds(work, self.question.rates)
+
+    def _work(self, branch: Branch, part: PartChoice, factor: int, later: bool) -> Work:
+        q = self.question
+        shape = q.shape if factor == 1 else q.shape.shrunk(factor)
+        made = q.build(branch, part.layout, shape, (part.block_q, part.block_k))
+        return part_work(made, shape.n, shape.n_q, q.workload, later=later)
+
+    def tried(self, alternative: Alternative, i: int) -> list[PartChoice]:
+        """The part in tiles of the sizes that a walk from its own tries, the best first."""
+        best = alternative[i]
+        price = {best: self.part(alternative, i)}
+        while True:
+            before = best
+            for other in _neighbours(before, self.question.shape):
+                if other not in price and len(price) < MOST_TILES:
+                    price[other] = self.part((*alternative[:i], other, *alternative[i + 1 :]), i)
+            best = min(price, key=price.__getitem__)
+            if best == before or len(price) >= MOST_TILES:
+                return sorted(price, key=price.__getitem__)
+
+
+def _neighbours(part: PartChoice, shape: Shape) -> list[PartChoice]:
+    """The part in tiles of which both sides, or one, are twice or half as long."""
+    most_q, most_k = (min(TILES[1], 1 << max(x - 1, 0).bit_length()) for x in (shape.n_q, shape.n))
+    sizes = [
+        (part.block_q << up_q >> down_q, part.block_k << up_k >> down_k)
+        for up_q, down_q, up_k, down_k in STEPS
+    ]
+    return [
+        dataclasses.replace(part, block_q=q, block_k=k)
+        for q, k in sizes
+        if min(TILES[0], most_q) <= q <= most_q and min(TILES[0], most_k) <= k <= most_k
+    ]
+
+
+def _factor(question: Question) -> int:
+    """How many times shorter prices are taken: lengths that the predicate speaks of have to fit."""
+    shape = question.shape
+    factor = 1 << max((shape.n_q - 1).bit_length() - (SMALL - 1).bit_length(), 0)
+    longest = max((c for c in _constants(question.branch) if c <= shape.n // 8), default=1)
+    while factor > 1 and shape.n // factor < 8 * longest:
+        factor //= 2
+    return factor
+
+
+def _constants(branch: Branch) -> set[int]:
+    keep: Expr | None = branch[TOKENS].keep if TOKENS in branch else None
+    return {abs(e.number) for e in keep.walk() if e.number is not None} if keep is not None else set()
+
+
+def _growth(work: Work, half: Work, factor: int) -> Work:
+    """How many times the work is at ``factor`` times the length, if from doubling to doubling it grows as it
+    did from ``half`` the length."""
+    doublings = math.log2(factor)
+    ratios = {name: work[name] / half[name] if half[name] else 1.0 for name in TERMS}
+    return {name: min(max(ratio, 1.0), 4.0) ** doublings for name, ratio in ratios.items()}
