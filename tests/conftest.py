@@ -19,6 +19,11 @@ os.environ.setdefault(
 os.environ["PATTERNDSL_CACHE"] = os.path.join(tempfile.gettempdir(), "patterndsl-tests-without-kernel")
 
 
+# What was measured on this machine, and stored for its user, must not change what the tests see.
+_CACHE = tempfile.TemporaryDirectory(prefix="patterndsl-tests-")
+os.environ["PATTERNDSL_CACHE"] = _CACHE.name
+os.environ.pop("PATTERNDSL_RATES", None)
+
 # In CI the same examples every time: a failure there is one that a run here shows, too.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("here", deadline=None)

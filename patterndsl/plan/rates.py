@@ -71,7 +71,7 @@ def _entry(file: dict[str, Any] | None, platform: str, backend: str) -> Rates | 
             return None
         cache.ignored(f"its rates of {backend} on {platform}", f"{error} is missing")
         return None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         cache.ignored(f"its rates of {backend} on {platform}", str(error))
         return None
     if not all(0 <= v < 1 for v in values):
