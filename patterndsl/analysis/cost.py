@@ -11,6 +11,7 @@ from patterndsl.analysis.quadtree import Budget, Tiles, tiles
 from patterndsl.analysis.unknown import without_inputs
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, branches
+from patterndsl.plan.stats import reads
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
@@ -58,12 +59,13 @@ def plan_cost(
     if sum(t.partial for _, t in found) <= MOST_PARTIAL:
         plan = attention.plan(n, num_heads=num_heads)
         stats = plan.stats()
-        blocks = (plan.block_q, plan.block_k)
-        return plan, cost_of(stats.computed, stats.table_bytes, n, num_heads, blocks, head_dim, itemsize)
+        tables = stats.table_bytes
+        return plan, cost_of(stats.computed, tables, n, num_heads, reads(plan), head_dim, itemsize)
     if not all(t.exact for _, t in found):
         return None, None
     computed = sum(times * (t.full + t.partial) for times, t in found) * TILE**2
-    cost = cost_of(computed, 0, n, num_heads, (TILE, TILE), head_dim, itemsize)
+    read = (computed // TILE, computed // TILE)
+    cost = cost_of(computed, 0, n, num_heads, read, head_dim, itemsize)
     return None, dataclasses.replace(cost, predicted=True)
 
 
@@ -87,15 +89,15 @@ def cost_of(
     table_bytes: int,
     n: int,
     num_heads: int,
-    blocks: tuple[int, int],
+    read: tuple[int, int],
     head_dim: int,
     itemsize: int,
 ) -> Cost:
-    """The cost of computing so many pairs in blocks of (queries, keys)."""
+    """The cost of computing so many pairs, for which tiles ``read`` so many (keys, queries)."""
     row = head_dim * itemsize  # of q, k, v, o and their gradients
     log_sum_exp = 4 * n * num_heads
     own = n * num_heads * row
-    by_queries, by_keys = (2 * (computed // b) * row for b in blocks)
+    by_queries, by_keys = (2 * r * row for r in read)
     return Cost(
         computed,
         Passes(4 * head_dim * computed, 10 * head_dim * computed),

@@ -63,6 +63,16 @@ def plan_stats(plan: Plan) -> PlanStats:
     )
 
 
+def reads(plan: Plan) -> tuple[int, int]:
+    """Keys that tiles of queries read, over all heads, and queries that blocks of keys would read."""
+    keys = queries = 0
+    for group, part, segment in _segments(plan):
+        slots = len(group.heads) * slots_visited(segment)
+        keys += slots
+        queries += slots * part.block_q // (segment.block if segment.block > 1 else plan.block_k)
+    return keys, queries
+
+
 def explain(plan: Plan) -> str:
     """The plan as a text: its parts, layouts and row groups, with what each computes and why it is so."""
     stats = plan.stats()

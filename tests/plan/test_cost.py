@@ -19,7 +19,7 @@ N = 2048
 
 
 def price(text: str, n: int = N, blocks: tuple[int, int] = (64, 64), **workload: int) -> float:
-    plan = pd.compile(text, block_sizes=blocks).plan(n)
+    plan = pd.compile(text, block_sizes=blocks).plan(n, num_heads=workload.get("heads", 1))
     return seconds(plan_work(plan, Workload(**workload)), rates_of("cpu", "xla"))
 
 
