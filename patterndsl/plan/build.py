@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from patterndsl.diagnostics import PlanTooLarge, SpecError
 from patterndsl.ir.nodes import Mix, Node, Pattern, Pool
@@ -100,10 +100,13 @@ def _inputs(source: Source) -> frozenset[str]:
 def _refuse_rows(shape: Shape, block_q: int) -> None:
     needed = -(-shape.n_q // block_q) * BYTES_PER_ROW
     if needed > TABLE_LIMIT:
-        advice = "a smaller n, or larger tiles of queries (block_sizes=…), need less"
-        raise SpecError(
-            PlanTooLarge(what="the plan's tables", needed=needed, limit=TABLE_LIMIT, advice=advice)
-        )
+        refuse("the plan's tables", needed)
+
+
+def refuse(what: str, needed: int) -> NoReturn:
+    """Raise the SpecError of a plan that would take so many bytes."""
+    advice = "a smaller n, or larger tiles of queries (block_sizes=…), need less"
+    raise SpecError(PlanTooLarge(what=what, needed=needed, limit=TABLE_LIMIT, advice=advice))
 
 
 @functools.lru_cache(maxsize=64)
