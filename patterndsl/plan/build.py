@@ -192,4 +192,6 @@ def make_part(branch: Branch, layout: str, shape: Shape, blocks: tuple[int, int]
 
 @functools.lru_cache(maxsize=256)
 def _part(terms: tuple[tuple[Pool, Term], ...], layout: str, shape: Shape, blocks: tuple[int, int]) -> Part:
-    return part_in(dict(terms), order_of(layout), Axis(shape.offset, shape.n_q, blocks[0]), shape.n, blocks[1])
+    return part_in(
+        dict(terms), order_of(layout), Axis(shape.offset, shape.n_q, blocks[0]), shape.n, blocks[1]
+    )
