@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patterndsl import cache
+from patterndsl.diagnostics import SpecError
+from patterndsl.diagnostics.runtime import BadCall
 
 if TYPE_CHECKING:
     from patterndsl.plan.cost import Work
@@ -60,7 +62,7 @@ def calibrate(*, backend: str = "auto", seconds: float = 180.0, store: bool = Tr
 
     They are stored in the user's cache folder, where `compile` finds them from then on. No run is begun after
     so many ``seconds``, of which compilation takes most. Raises OSError where the file cannot be written, and
-    SpecError where there is no such backend.
+    SpecError where there is no such backend, or no time for a single run.
     """
     import jax
 
@@ -73,6 +75,8 @@ def calibrate(*, backend: str = "auto", seconds: float = 180.0, store: bool = Tr
     compile("causal", backend=backend)  # there is such a backend
     named, platform = "xla" if backend == "auto" else backend, jax.default_backend()
     found = list(_runs(backend, time.perf_counter() + seconds))
+    if not found:
+        raise SpecError(BadCall(argument="seconds", reason=f"{seconds} s are too few for a single run"))
     works, measured = [w for _, w, _ in found], [s for *_, s in found]
     origin = f"measured on {device()}, {time.strftime('%Y-%m-%d')}, jax {jax.__version__}"
     rates = cost.Rates(fit(works, measured, rates_of(platform, named).seconds), origin)

@@ -1,7 +1,7 @@
 """The choice: into which parts a branch is split, in which layouts, in tiles of which size.
 
-Alternatives are few and always in the same order: the branch undivided, as it comes and in each layout that a
-member of its union names; and split, members in layouts that they name. All are priced in the usual tiles,
+Alternatives are few and always in the same order: the branch undivided, as it comes and in each layout that
+all members of its union name; and split, members in layouts that they name. All are priced in usual tiles,
 then the best of them over the sizes of tiles. A price is what the cost model makes of the tables: built for
 `SMALL` queries at most, and carried on to the full length as the work has grown up to there.
 """
@@ -25,9 +25,10 @@ from patterndsl.plan.split import Disjointness, Member, members, pieces
 LEAST = 2**18  # pairs of a query and a key, below which nothing is worth a look
 FEW_QUERIES = 64  # below which no order of them is worth anything
 SMALL = 4096  # queries for which alternatives are priced
-MOST_STRUCTURES = 6
-MOST_REFINED = 3  # structures for which sizes of tiles are tried
-MOST_TILES = 8  # sizes that are tried for a part
+MOST_STRUCTURES = 5
+NEAR = 1.15  # times the best price, up to which other sizes of tiles may make up for it
+MOST_REFINED = 2  # structures for which sizes of tiles are tried
+MOST_TILES = 7  # sizes that are tried for a part
 TILES = (16, 256)  # the smallest and the largest
 STEPS = ((0, 1, 0, 1), (1, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 MARGIN = 0.97  # of the price of the plainest alternative, below which another is worth it
@@ -157,8 +158,9 @@ def alternatives(question: Question, every: bool = False) -> list[tuple[Alternat
     first = [(a, prices.of(a)) for a in usual]
     found = dict(first)
     if question.blocks is None:
+        cheapest = min(price for _, price in first)
         for a, price in sorted(first, key=lambda x: x[1])[:MOST_REFINED]:
-            if price < math.inf:
+            if price < math.inf and price <= NEAR * cheapest:
                 tried = [prices.tried(a, i) for i in range(len(a))]
                 better = tuple(x[0] for x in tried)
                 found.setdefault(better, prices.of(better))
@@ -189,7 +191,7 @@ def structures(question: Question) -> list[Structure]:
         return found
     names = [question.names(m) or (PLAIN,) for m in question.members]
     every = list(dict.fromkeys(name for x in names for name in x))
-    found += [((None, name),) for name in every]
+    found += [((None, name),) for name in every if all(name in x for x in names)]
     found.append(_grouped([x[0] for x in names]))
     found += [_grouped([name if name in x else PLAIN for x in names]) for name in every]
     return list(dict.fromkeys(found))[:MOST_STRUCTURES]

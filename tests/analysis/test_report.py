@@ -14,6 +14,7 @@ import patterndsl as pd
 from patterndsl.analysis import Between
 from patterndsl.analysis.cost import node_tiles
 from patterndsl.diagnostics import SpecError
+from patterndsl.plan.plan import PartChoice
 
 HEADLINE = "causal & (local(128) | global(tokens=[0]) | hierarchical(factor=4))"
 
@@ -131,7 +132,8 @@ def test_a_plan_too_large_to_be_made_is_predicted() -> None:
 @pytest.mark.parametrize("spec", ["causal", "causal & local(200)", "strided(3)", "~local(150)", "random(2)"])
 @pytest.mark.parametrize("n", [128, 700, 1024])
 def test_tiles_are_those_of_the_plan(spec: str, n: int) -> None:
-    stats = pd.compile(spec).plan(n).stats()
+    as_it_comes = (((PartChoice(None, False, "identity", 128, 128),),),)
+    stats = pd.Attention(pd.parse(spec), None, 0, "auto", None, as_it_comes).plan(n).stats()
     found = node_tiles(pd.parse(spec).bind(n), n)
     assert found.exact
     assert found.full + found.partial == stats.full_blocks + stats.partial_blocks

@@ -1,4 +1,4 @@
-"""The choice of splits, layouts and tiles: whichever is forced is the pattern; and the choice is explained."""
+"""The choice of splits, layouts and tiles: whatever is forced is the pattern; and it is explained."""
 
 from __future__ import annotations
 
