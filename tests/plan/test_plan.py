@@ -19,8 +19,11 @@ from patterndsl.ir.normal import TOKENS, lift_mix
 from patterndsl.ir.resolve import at_length, pick_head
 from patterndsl.patterns import builtins
 from patterndsl.plan import bands, build, rows
+from patterndsl.plan.choose import PLAIN, Shape, in_tiles
+from patterndsl.plan.cost import Workload
 from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import BranchPlan, Plan, Segment
+from patterndsl.plan.rates import rates_of
 from patterndsl.spec import Spec
 from tests.plan.replay import replay
 
@@ -34,8 +37,12 @@ def fresh_plans() -> Iterator[None]:
 
 
 def plan_of(node: Node, n: int, n_q: int, offset: int | None, tile: tuple[int, int] = (8, 8)) -> Plan:
+    """Undivided, as it comes."""
     bound = at_length(node, n)
-    return build.build_plan([((0,), bound)], n=n, n_q=n_q, q_offset=offset, num_heads=1, block_sizes=tile)
+    asked = build.questions(bound, Shape(n, n_q, offset), tile, Workload(), rates_of("cpu", "xla"))
+    given = (tuple(in_tiles(q, ((None, PLAIN),), tile) for q in asked),)
+    sizes = {"n": n, "n_q": n_q, "q_offset": offset, "num_heads": 1, "block_sizes": tile}
+    return build.build_plan([((0,), bound)], **sizes, given=given)
 
 
 def check(plan: Plan, offset: int, inputs: dict[str, np.ndarray] | None = None) -> None:
