@@ -63,7 +63,7 @@ def forced(node: Node, n: int, n_q: int, blocks: tuple[int, int]) -> None:
             check(plan, n - n_q, inputs)
 
 
-@settings(FORCED, max_examples=60)
+@settings(FORCED, max_examples=25)
 @given(
     nodes(3),
     st.integers(1, 90),
@@ -78,7 +78,7 @@ def test_every_forced_way_is_the_pattern(node: Node, n: int, queries: str, block
         assert error.codes[0] in ("E309", "E303", "E304", "E305", "E503"), error
 
 
-@settings(FORCED, max_examples=15)
+@settings(FORCED, max_examples=8)
 @given(grids(), st.integers(1, 9))
 def test_every_forced_way_on_grids(case: tuple[int, Node], width: int) -> None:
     n, grid = case

@@ -48,7 +48,7 @@ def check(node: Node, n: int, found: tuple[Member, ...], terms: list[Term], grou
         assert kept.max(initial=0) <= 1, "two pieces of a union keep one pair"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(nodes(3), st.randoms(use_true_random=False))
 def test_pieces_are_the_pattern(node: Node, random) -> None:
     try:
