@@ -176,9 +176,9 @@ class Attention:
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         check_heads(heads)
         if workload is None:
-            workload = Workload(
-                heads=heads, kv_heads=heads, platform=_platform(), backend=_priced_as(self.backend)
-            )
+            platform = _platform()
+            backend = priced_as(self.backend, platform)
+            workload = Workload(heads=heads, kv_heads=heads, platform=platform, backend=backend)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads, workload)
 
     def bucketed(self, lengths: Sequence[int] | None = None) -> Bucketed:
@@ -339,13 +339,19 @@ def workload_of(target: Target, backend: str) -> Workload:
         target.v_head_dim,
         jnp.dtype(target.dtype).itemsize,
         target.platform,
-        _priced_as(backend),
+        priced_as(backend, target.platform),
     )
 
 
-def _priced_as(name: str) -> str:
-    """Whose rates a plan is chosen with: the backend that ``auto`` picks."""
-    return "xla" if name == "auto" else name
+def priced_as(name: str, platform: str) -> str:
+    """Whose rates a plan is chosen with: the backend that ``auto`` picks, as far as that is known before."""
+    if name != "auto":
+        return name
+    if platform == "cpu" and "jax" in sys.modules:
+        from patterndsl.backends.cpu_native.build import library
+
+        return "cpu_native" if library().exists() else "xla"
+    return "xla"
 
 
 def _platform() -> str:

@@ -66,14 +66,15 @@ def calibrate(*, backend: str = "auto", seconds: float = 180.0, store: bool = Tr
     """
     import jax
 
-    from patterndsl.api import compile
+    from patterndsl.api import compile, priced_as
     from patterndsl.plan import cost
     from patterndsl.plan.fit import fit
     from patterndsl.plan.rates import forget_rates, rates_of
     from patterndsl.tuning import device
 
     compile("causal", backend=backend)  # there is such a backend
-    named, platform = "xla" if backend == "auto" else backend, jax.default_backend()
+    platform = jax.default_backend()
+    named = priced_as(backend, platform)
     found = list(_runs(backend, time.perf_counter() + seconds))
     if not found:
         raise SpecError(BadCall(argument="seconds", reason=f"{seconds} s are too few for a single run"))

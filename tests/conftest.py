@@ -15,11 +15,7 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
-# Where no kernel has been built: `auto` then means the same on every machine.
-os.environ["PATTERNDSL_CACHE"] = os.path.join(tempfile.gettempdir(), "patterndsl-tests-without-kernel")
-
-
-# What was measured on this machine, and stored for its user, must not change what the tests see.
+# What was built or measured on this machine, and stored for its user, must not change what the tests see.
 _CACHE = tempfile.TemporaryDirectory(prefix="patterndsl-tests-")
 os.environ["PATTERNDSL_CACHE"] = _CACHE.name
 os.environ.pop("PATTERNDSL_RATES", None)

@@ -18,6 +18,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 
+from patterndsl import cache
+
 SOURCES = pathlib.Path(__file__).parent / "src"
 UNITS = ("forward.cc", "backward.cc", "handler.cc")
 COMMAND = "python -m patterndsl.backends.cpu_native build"
@@ -35,15 +37,6 @@ INSTRUCTION_SETS = {  # the flags of each, and what the processor must have
 
 class BuildError(Exception):
     """The kernel could not be compiled; the text says why."""
-
-
-def cache_folder() -> pathlib.Path:
-    """Where libraries are kept: ``$PATTERNDSL_CACHE``, else ``patterndsl`` in the user's cache."""
-    named = os.environ.get("PATTERNDSL_CACHE")
-    if named:
-        return pathlib.Path(named)
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "patterndsl"
 
 
 @functools.cache
@@ -81,7 +74,7 @@ def library() -> pathlib.Path:
         importlib.metadata.version("jaxlib"),
     )
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return cache_folder() / "cpu_native" / f"{name}.so"
+    return cache.folder() / "cpu_native" / f"{name}.so"
 
 
 def compiler() -> str | None:
