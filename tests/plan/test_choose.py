@@ -90,9 +90,11 @@ def test_every_forced_way_on_grids(case: tuple[int, Node], width: int) -> None:
     "text",
     [
         "causal & (local(9) | strided(8))",
-        "segments(16, 2) + segments(32, 4) + local(5)",
-        "causal & (dilated(4, 4) | hierarchical(4) | columns([3, 9]))",
-        "mix(local(4) | global([0, 5]), causal & (logsparse | strided(7)))",
+        pytest.param("segments(16, 2) + segments(32, 4) + local(5)", marks=pytest.mark.slow),
+        pytest.param("causal & (dilated(4, 4) | hierarchical(4) | columns([3, 9]))", marks=pytest.mark.slow),
+        pytest.param(
+            "mix(local(4) | global([0, 5]), causal & (logsparse | strided(7)))", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_every_forced_way_computes_the_reference(text: str) -> None:
