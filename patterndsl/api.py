@@ -328,11 +328,11 @@ def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def workload_of(target: Target, backend: str) -> Workload:
-    """The operands, as the cost model sees them."""
+    """The operands, as the cost model sees them. A batch of any size, as in an export, counts as one."""
     import jax.numpy as jnp
 
     return Workload(
-        target.batch,
+        target.batch if isinstance(target.batch, int) else 1,
         target.num_heads,
         target.num_kv_heads,
         target.head_dim,
