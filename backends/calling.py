@@ -59,7 +59,8 @@ def on_host(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]
             raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
         if isinstance(value, jax.core.Tracer) or np.can_cast(value.dtype, np.int32) or not value.size:
             continue
-        if not -(2**31) <= int(value.min()) <= int(value.max()) < 2**31:
+        host = np.asarray(value)  # JAX's own minimum would be traced, under jit
+        if not -(2**31) <= int(host.min()) <= int(host.max()) < 2**31:
             advice = "number them from 0 on, as `numpy.unique(ids, return_inverse=True)` does"
             raise bad(name, "its values do not fit into 32 bits", advice)
     return found
@@ -72,7 +73,8 @@ def check_computed(names: Collection[str], inputs: Mapping[str, Any]) -> None:
         value = inputs[name]
         if isinstance(value, jax.core.Tracer) or not value.size:
             continue
-        if not -INPUTS <= int(value.min()) <= int(value.max()) <= INPUTS:
+        host = np.asarray(value)  # JAX's own minimum would be traced, under jit
+        if not -INPUTS <= int(host.min()) <= int(host.max()) <= INPUTS:
             advice = "number them from 0 on; values that are only compared may be larger"
             raise bad(name, "the spec computes with values beyond 2^28, which may not fit 32 bits", advice)
 
