@@ -10,6 +10,7 @@ namespace {
 
 constexpr int CHUNK_BYTES = 163840;              // of keys, values and their gradients
 constexpr int64_t MOST_PRIVATE = int64_t(1) << 28;  // floats in all tasks' own sums
+constexpr int TOGETHER = 4;                       // panels whose sums over queries are taken at once
 constexpr int64_t BLOCK = 1 << 16;                // floats or slots that are cleared or summed at a time
 
 // The gradients of keys and values of one pool, for one key head.
@@ -25,7 +26,7 @@ struct Scratch {
   // For each head of the group and panel: queries and output gradients, by rows and transposed, with what goes with
   // them, and the gradient of the queries, transposed.
   std::vector<float> q_rows, q_columns, d_rows, d_columns, dq, lse, delta;
-  std::vector<float> keys, key_strips, values, dk, dv, weights, d_logits, slope, out;
+  std::vector<float> keys, key_strips, values, dk, dv, slope, out, weights[TOGETHER], d_logits[TOGETHER];
 };
 
 // What the tasks of a part share.
@@ -58,8 +59,13 @@ void read_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv) {
       for (int i = 0; i < w.tile.lanes(p); i++) {
         const bool empty = call.lse[row(i)] == MINUS_INFINITY;
         const float* out = call.out + row(i) * x.value_dim;
+        if (i + AHEAD < w.tile.lanes(p)) prefetch_row(false, call.out, row(i + AHEAD) * x.value_dim, x.value_dim);
         float sum = empty ? 0.0f : -call.d_lse[row(i)];
-        for (int d = 0; d < x.value_dim; d++) sum += d_rows[i * x.value_ld + d] * out[d];
+        int d = 0;
+        Floats sums{};
+        for (; d + WIDTH <= x.value_dim; d += WIDTH) sums += load(d_rows + i * x.value_ld + d) * load(out + d);
+        for (int l = 0; l < WIDTH; l++) sum += sums[l];
+        for (; d < x.value_dim; d++) sum += d_rows[i * x.value_ld + d] * out[d];
         w.delta[at * LANES + i] = sum;
         w.lse[at * LANES + i] = empty ? 0.0f : call.lse[row(i)] * LOG2E;
       }
@@ -80,7 +86,7 @@ void differentiate(const std::vector<Run>& runs, const float* lse, const float* 
 }
 
 // The gradients of slopes and bias, and back through the soft cap.
-void change_back(const Pass& x, Scratch& w, int64_t b, int64_t head, int panel, float* d_slopes) {
+void change_back(const Pass& x, Scratch& w, int64_t b, int64_t head, int panel, float* d_logits, float* d_slopes) {
   const Call& call = x.call;
   const Chunk& c = w.chunk;
   if (call.slopes) {
@@ -88,7 +94,7 @@ void change_back(const Pass& x, Scratch& w, int64_t b, int64_t head, int panel, 
     for (const Run& run : w.runs)
       for (int i = run.begin; i < run.end; i++)
         for (int j = 0; j < WIDE; j++)
-          sum += load(w.d_logits.data() + i * LANES + j * WIDTH) * distance(w.tile, c, panel, i, j);
+          sum += load(d_logits + i * LANES + j * WIDTH) * distance(w.tile, c, panel, i, j);
     for (int i = 0; i < WIDTH; i++) d_slopes[head] -= sum[i];
   }
   if (call.schedule.has_bias())
@@ -98,37 +104,68 @@ void change_back(const Pass& x, Scratch& w, int64_t b, int64_t head, int panel, 
         float* row = pool.dbias + call.bias_row(b, head, w.tile.queries[panel * LANES + lane], pool);
         for (const Run& run : w.runs)
           for (int i = std::max(run.begin, span.begin); i < std::min(run.end, span.end); i++)
-            row[c.slots[i]] += w.d_logits[i * LANES + lane];
+            row[c.slots[i]] += d_logits[i * LANES + lane];
       }
     }
   if (call.softcap != 0)
     for (const Run& run : w.runs)
       for (int i = run.begin * LANES; i < run.end * LANES; i += WIDTH)
-        store(w.d_logits.data() + i, load(w.d_logits.data() + i) * load(w.slope.data() + i));
+        store(d_logits + i, load(d_logits + i) * load(w.slope.data() + i));
 }
 
-void one_panel(const Pass& x, Scratch& w, int64_t b, int64_t head, size_t at, int panel, float* d_slopes) {
+// A panel's weights and gradients of logits, in the buffers of `slot`, and the gradient of its queries.
+void one_panel(const Pass& x, Scratch& w, int64_t b, int64_t head, size_t at, int panel, int slot, float* d_slopes) {
   const Call& call = x.call;
   const Chunk& c = w.chunk;
   const bool capped = call.softcap != 0;
-  logits(call, x.part, w.tile, c, b, head, panel, w.keys.data(), w.q_columns.data() + at * LANES * x.dim,
-         w.weights.data(), capped ? w.slope.data() : nullptr, w.runs);
+  float *weights = w.weights[slot].data(), *d_logits = w.d_logits[slot].data();
+  logits(call, x.part, w.tile, c, b, head, panel, w.keys.data(), w.q_columns.data() + at * LANES * x.dim, weights,
+         capped ? w.slope.data() : nullptr, w.runs);
   if (w.runs.empty()) return;
   for (int g = 0; g < c.groups(); g++)
     if (c.of(panel, g) != NONE)
       dot(c.group_size(g), w.values.data() + int64_t(g) * RANK * x.value_dim, x.value_dim,
-          w.d_columns.data() + at * LANES * x.value_dim, x.value_dim, w.d_logits.data() + g * RANK * LANES);
-  differentiate(w.runs, w.lse.data() + at * LANES, w.delta.data() + at * LANES, w.weights.data(), w.d_logits.data());
-  change_back(x, w, b, head, panel, d_slopes);
-  gather(w.key_strips.data(), strip_stride(c), x.dim, w.d_logits.data(), w.runs.data(), int(w.runs.size()),
+          w.d_columns.data() + at * LANES * x.value_dim, x.value_dim, d_logits + g * RANK * LANES);
+  differentiate(w.runs, w.lse.data() + at * LANES, w.delta.data() + at * LANES, weights, d_logits);
+  change_back(x, w, b, head, panel, d_logits, d_slopes);
+  gather(w.key_strips.data(), strip_stride(c), x.dim, d_logits, w.runs.data(), int(w.runs.size()),
          w.dq.data() + at * LANES * x.dim);
+}
+
+// Panels first … first + count − 1 of the head whose panel 0 is `at` add to the gradients of keys and values.
+void several_panels(const Pass& x, Scratch& w, size_t at, int first, int count) {
+  const Chunk& c = w.chunk;
   for (int g = 0; g < c.groups(); g++) {
-    if (c.of(panel, g) == NONE) continue;
-    const int64_t first = int64_t(g) * RANK;
-    scatter(c.group_size(g), w.weights.data() + first * LANES, w.d_rows.data() + at * LANES * x.value_ld, x.value_ld,
-            w.tile.lanes(panel), x.value_ld, w.dv.data() + first * x.value_ld, x.value_ld);
-    scatter(c.group_size(g), w.d_logits.data() + first * LANES, w.q_rows.data() + at * LANES * x.ld, x.ld,
-            w.tile.lanes(panel), x.ld, w.dk.data() + first * x.ld, x.ld);
+    const int64_t key = int64_t(g) * RANK;
+    Weighted values[TOGETHER], keys[TOGETHER];
+    int some = 0;
+    for (int slot = 0; slot < count; slot++) {
+      const int panel = first + slot;
+      if (c.of(panel, g) == NONE) continue;
+      const int lanes = w.tile.lanes(panel);
+      values[some] = {w.weights[slot].data() + key * LANES, w.d_rows.data() + (at + panel) * LANES * x.value_ld, lanes};
+      keys[some++] = {w.d_logits[slot].data() + key * LANES, w.q_rows.data() + (at + panel) * LANES * x.ld, lanes};
+    }
+    if (!some) continue;
+    scatter(c.group_size(g), values, some, x.value_ld, x.value_ld, w.dv.data() + key * x.value_ld, x.value_ld);
+    scatter(c.group_size(g), keys, some, x.ld, x.ld, w.dk.data() + key * x.ld, x.ld);
+  }
+}
+
+void add(float* to, const float* x, int size, float factor) {
+  int i = 0;
+  for (; i + WIDTH <= size; i += WIDTH) store(to + i, load(to + i) + factor * load(x + i));
+  for (; i < size; i++) to[i] += factor * x[i];
+}
+
+// The sums to which slots begin … end − 1 of the chunk are added when it is done come nearer.
+void prefetch_sums(const Pass& x, const Scratch& w, const std::vector<Sums>& sums, int begin, int end) {
+  for (const Span& span : w.chunk.spans) {
+    const Sums& s = sums[x.call.schedule.source(x.part, span.source).pool];
+    for (int i = std::max(begin, span.begin); i < std::min(end, span.end); i++) {
+      prefetch_row(false, s.dk, (w.chunk.slots[i] - s.first) * s.k_stride, x.dim);
+      prefetch_row(false, s.dv, (w.chunk.slots[i] - s.first) * s.v_stride, x.value_dim);
+    }
   }
 }
 
@@ -138,8 +175,8 @@ void add_rows(const Pass& x, const Scratch& w, const std::vector<Sums>& sums) {
     for (int i = span.begin; i < span.end; i++) {
       float* dk = s.dk + (w.chunk.slots[i] - s.first) * s.k_stride;
       float* dv = s.dv + (w.chunk.slots[i] - s.first) * s.v_stride;
-      for (int d = 0; d < x.dim; d++) dk[d] += LN2 * w.dk[size_t(i) * x.ld + d];  // q was in units of log 2
-      for (int d = 0; d < x.value_dim; d++) dv[d] += w.dv[size_t(i) * x.value_ld + d];
+      add(dk, w.dk.data() + size_t(i) * x.ld, x.dim, LN2);  // q was in units of log 2
+      add(dv, w.dv.data() + size_t(i) * x.value_ld, x.value_dim, 1.0f);
     }
   }
 }
@@ -152,8 +189,8 @@ void write_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv) {
       transpose(w.dq.data() + (size_t(g) * panels + p) * LANES * x.dim, LANES, x.dim, LANES, w.out.data(), x.ld);
       for (int i = 0; i < w.tile.lanes(p); i++) {
         float* to = x.call.dq + x.call.row(b, w.tile.queries[p * LANES + i], kv * group + g) * x.dim;
-        for (int d = 0; d < x.dim; d++)
-          to[d] = x.call.scale * w.out[size_t(i) * x.ld + d] + (x.first ? 0.0f : to[d]);
+        if (x.first) std::fill_n(to, x.dim, 0.0f);
+        add(to, w.out.data() + size_t(i) * x.ld, x.dim, x.call.scale);
       }
     }
 }
@@ -165,7 +202,8 @@ void one_tile(const Pass& x, int row, int64_t b, int64_t kv, const std::vector<S
   read_queries(x, w, b, kv);
   const int64_t fits = CHUNK_BYTES / (4 * (3 * x.dim + 2 * x.value_dim));
   const int limit = w.tile.even(int(std::clamp<int64_t>(fits, 48, 256)));
-  w.weights.resize(size_t(limit) * LANES), w.d_logits.resize(size_t(limit) * LANES);
+  for (int slot = 0; slot < TOGETHER; slot++)
+    w.weights[slot].resize(size_t(limit) * LANES), w.d_logits[slot].resize(size_t(limit) * LANES);
   w.slope.resize(call.softcap != 0 ? size_t(limit) * LANES : 0);
   const int panels = w.tile.panels, group = call.group();
   while (w.tile.next(w.chunk, limit)) {
@@ -174,8 +212,14 @@ void one_tile(const Pass& x, int row, int64_t b, int64_t kv, const std::vector<S
     pack_rows(call, x.part, w.chunk, b, kv, true, x.value_dim, w.values);
     w.dk.assign(size_t(w.chunk.size) * x.ld, 0.0f), w.dv.assign(size_t(w.chunk.size) * x.value_ld, 0.0f);
     for (int g = 0; g < group; g++)
-      for (int p = 0; p < panels; p++)
-        one_panel(x, w, b, kv * group + g, size_t(g) * panels + p, p, d_slopes);
+      for (int first = 0; first < panels; first += TOGETHER) {
+        const int count = std::min(TOGETHER, panels - first);
+        if (g == 0)
+          prefetch_sums(x, w, sums, w.chunk.size * first / panels, w.chunk.size * (first + count) / panels);
+        for (int slot = 0; slot < count; slot++)
+          one_panel(x, w, b, kv * group + g, size_t(g) * panels + first + slot, first + slot, slot, d_slopes);
+        several_panels(x, w, size_t(g) * panels, first, count);
+      }
     add_rows(x, w, sums);
   }
   write_queries(x, w, b, kv);
@@ -298,8 +342,8 @@ class Parallel {
         for (int64_t slot = low; slot < high; slot++) {
           float* dk = pool.dk + (row + slot * call.key_heads) * x_.dim;
           float* dv = pool.dv + (row + slot * call.key_heads) * x_.value_dim;
-          for (int d = 0; d < x_.dim; d++) dk[d] += s.dk[(slot - low) * x_.dim + d];
-          for (int d = 0; d < x_.value_dim; d++) dv[d] += s.dv[(slot - low) * x_.value_dim + d];
+          add(dk, s.dk + (slot - low) * x_.dim, x_.dim, 1.0f);
+          add(dv, s.dv + (slot - low) * x_.value_dim, x_.value_dim, 1.0f);
         }
       }
     };

@@ -89,23 +89,33 @@ inline void gather(const float* strips, int64_t stride, int size, const float* w
                       out + d * LANES);
 }
 
-// out[i][d] += Σ_lane weights[i][lane] · rows[lane][d] for R keys i and `size` components, a multiple of WIDTH.
+// Of one panel: weights [key][LANES] of a group of keys, and rows [lane][…] that they weigh.
+struct Weighted {
+  const float *weights, *rows;
+  int lanes;
+};
+
+// out[i][d] += Σ_lane weights[i][lane] · rows[lane][d] for R keys i, over the lanes of several panels, and `size`
+// components, a multiple of WIDTH; here for V vectors of them, from `first` on.
 template <int R, int V>
-inline void scatter_block(const float* weights, const float* rows, int64_t stride, int lanes, float* out, int64_t ld) {
+inline void scatter_block(const Weighted* panels, int count, int64_t stride, int first, float* out, int64_t ld) {
   Floats sum[R][V];
 #pragma GCC unroll 12
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < V; j++) sum[i][j] = load(out + i * ld + j * WIDTH);
-  for (int q = 0; q < lanes; q++) {
-    Floats x[V];
+  for (const Weighted* p = panels; p < panels + count; p++) {
+    const float *weights = p->weights, *rows = p->rows + first;
+    for (int q = 0; q < p->lanes; q++, rows += stride) {
+      Floats x[V];
 #pragma GCC unroll 4
-    for (int j = 0; j < V; j++) x[j] = load(rows + q * stride + j * WIDTH);
+      for (int j = 0; j < V; j++) x[j] = load(rows + j * WIDTH);
 #pragma GCC unroll 12
-    for (int i = 0; i < R; i++) {
-      Floats weight = all(weights[i * LANES + q]);
+      for (int i = 0; i < R; i++) {
+        Floats weight = all(weights[i * LANES + q]);
 #pragma GCC unroll 4
-      for (int j = 0; j < V; j++) sum[i][j] += weight * x[j];
+        for (int j = 0; j < V; j++) sum[i][j] += weight * x[j];
+      }
     }
   }
 #pragma GCC unroll 12
@@ -115,21 +125,20 @@ inline void scatter_block(const float* weights, const float* rows, int64_t strid
 }
 
 template <int R>
-inline void scatter_some(int keys, const float* weights, const float* rows, int64_t stride, int lanes, int size,
-                         float* out, int64_t ld) {
+inline void scatter_some(int keys, const Weighted* panels, int count, int64_t stride, int size, float* out,
+                         int64_t ld) {
   if (keys == R) {
     int d = 0;
-    for (; d + LANES <= size; d += LANES) scatter_block<R, WIDE>(weights, rows + d, stride, lanes, out + d, ld);
-    for (; d < size; d += WIDTH) scatter_block<R, 1>(weights, rows + d, stride, lanes, out + d, ld);
+    for (; d + LANES <= size; d += LANES) scatter_block<R, WIDE>(panels, count, stride, d, out + d, ld);
+    for (; d < size; d += WIDTH) scatter_block<R, 1>(panels, count, stride, d, out + d, ld);
   } else if constexpr (R > 1) {
-    scatter_some<R - 1>(keys, weights, rows, stride, lanes, size, out, ld);
+    scatter_some<R - 1>(keys, panels, count, stride, size, out, ld);
   }
 }
 
 // The same for one group of up to RANK keys.
-inline void scatter(int keys, const float* weights, const float* rows, int64_t stride, int lanes, int size, float* out,
-                    int64_t ld) {
-  scatter_some<RANK>(keys, weights, rows, stride, lanes, size, out, ld);
+inline void scatter(int keys, const Weighted* panels, int count, int64_t stride, int size, float* out, int64_t ld) {
+  scatter_some<RANK>(keys, panels, count, stride, size, out, ld);
 }
 
 }  // namespace patterndsl

@@ -62,15 +62,18 @@ void finish(const Call& call, const Tile& tile, int64_t b, int64_t head, int pan
     float* out = call.out + at * size;
     float lse = total[i] == 0 ? MINUS_INFINITY : (top[i] + std::log2(total[i])) * LN2;
     float ours = total[i] == 0 ? 0.0f : 1.0f / total[i], theirs = 0;
+    const float* row = rows.data() + size_t(i) * ld;
     if (!first) {
       const float other = call.lse[at], both = std::max(lse, other);
       if (both != MINUS_INFINITY) {
         const float sum = both + std::log(std::exp(lse - both) + std::exp(other - both));
         ours *= std::exp(lse - sum), theirs = std::exp(other - sum), lse = sum;
       }
-      for (int d = 0; d < size; d++) out[d] = theirs * out[d] + ours * rows[i * ld + d];
+      for (int d = 0; d < size; d++) out[d] = theirs * out[d] + ours * row[d];
     } else {
-      for (int d = 0; d < size; d++) out[d] = ours * rows[i * ld + d];
+      int d = 0;
+      for (; d + WIDTH <= size; d += WIDTH) store(out + d, ours * load(row + d));
+      for (; d < size; d++) out[d] = ours * row[d];
     }
     call.lse[at] = lse;
   }
@@ -109,6 +112,13 @@ void task(const Call& call, const Part& part, int row, int64_t b, int64_t first_
         for (int g = 0; g < group; g++)
           for (int p = 0; p < panels; p++) {
             const size_t at = ((kv - first_head) * group + g) * panels + p;
+            if (kv + 1 < last_head) {  // while this head computes, the next one's operands arrive
+              const int share = g * panels + p, shares = group * panels;
+              prefetch_keys(call, part, c, b, kv + 1, c.size * share / shares, c.size * (share + 1) / shares);
+              for (int l = 0; i == 0 && l < tile.lanes(p); l++)
+                prefetch_row(call.bfloat16, call.q,
+                             call.row(b, tile.queries[p * LANES + l], (kv + 1) * group + g) * size, size);
+            }
             logits(call, part, tile, c, b, kv * group + g, p, w.keys.data(),
                    w.queries.data() + (size_t(g) * panels + p) * size * LANES, w.scores.data(), nullptr, w.runs);
             if (!w.runs.empty())

@@ -1,0 +1,89 @@
+"""The native CPU kernel beside the XLA backend and its peers, in one run: forward and backward.
+
+    python -m patterndsl.backends.cpu_native build
+    python benchmarks/cpu_native.py [--n 8192] [--save]
+
+float32, batch 1, 4 heads of 64. Peers, as in `cpu_peers`: `jax.nn.dot_product_attention` with the pattern as
+a dense mask (none for summaries), and `torch.compile(flex_attention)` where torch is installed (forward
+only). Ratios are their time over the native kernel's: above 1, the kernel is faster.
+"÷ forward" is the time of the gradient less that of the forward pass, over the forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import best_of, save, table
+from cpu_peers import SPECS, flex, flex_masks
+
+import patterndsl as pd
+from patterndsl.backends.cpu_native import build
+
+MEASURED = ("window 256", "headline", "longformer", "strided 64")
+
+
+def seconds(attention: Any, arrays: tuple[jax.Array, ...]) -> tuple[float, float]:
+    """Of the forward pass, and of the gradient, which includes it."""
+    forward = jax.jit(attention)
+    gradient = jax.jit(jax.grad(lambda q, k, v: attention(q, k, v).sum(), argnums=(0, 1, 2)))
+    return (
+        best_of(lambda: forward(*arrays).block_until_ready()),
+        best_of(lambda: jax.block_until_ready(gradient(*arrays))),
+    )
+
+
+def row(name: str, n: int, peers: bool) -> list[Any]:
+    """A pattern's times in milliseconds, and ratios to the kernel's; None where a peer has no such thing."""
+    spec = SPECS[name]
+    rng = np.random.default_rng(0)
+    host = tuple(rng.standard_normal((1, n, 4, 64), dtype=np.float32) for _ in range(3))
+    arrays = tuple(jnp.asarray(a) for a in host)
+    ours, gradient = seconds(pd.compile(spec, backend="cpu_native"), arrays)
+    xla, xla_gradient = seconds(pd.compile(spec, backend="xla"), arrays)
+    dense = other = None
+    if peers and "hierarchical" not in spec:
+        mask = jnp.asarray(pd.parse(spec).mask(n))[None, None]
+        run = jax.jit(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, mask=mask))
+        dense = best_of(lambda: run(*arrays).block_until_ready(), repeats=2) / ours
+        other = flex(flex_masks()[name], n, host)
+    ratios = [xla / ours, None if other is None else other / ours, dense]
+    return [
+        name,
+        1e3 * ours,
+        *ratios,
+        1e3 * (gradient - ours),
+        (gradient - ours) / ours,
+        xla_gradient / gradient,
+    ]
+
+
+HEADER = ("pattern", "ms", "XLA", "flex", "dense", "backward ms", "÷ forward", "XLA gradient")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, default=8192)
+    parser.add_argument("--only", choices=MEASURED, action="append", help="these patterns (all)")
+    parser.add_argument("--no-peers", action="store_true", help="neither dense nor FlexAttention")
+    parser.add_argument("--save", action="store_true", help="write to benchmarks/results/cpu_native.json")
+    options = parser.parse_args()
+    why = build.load()
+    if why is not None:
+        print(f"the kernel is not at hand: {why}; run `{build.COMMAND}`", file=sys.stderr)
+        return 1
+    rows = [row(name, options.n, not options.no_peers) for name in options.only or MEASURED]
+    print(table(HEADER, [["–" if x is None else x for x in r] for r in rows]))
+    if options.save:
+        save("cpu_native", " ".join(sys.argv), [dict(zip(HEADER, r, strict=True)) for r in rows])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
