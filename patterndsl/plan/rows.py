@@ -97,7 +97,9 @@ def group_rows(tables: list[Table], rows: int) -> tuple[RowGroup, ...]:
     narrow, wide = kept[width[kept] <= ONE_SHOT], kept[width[kept] > ONE_SHOT]
     exact, rest = _exact(tiled, narrow, width, rows)
     padded = [rest[b] for b in buckets(width[rest], 3, slack)]
-    if len(wide) >= len(rest) or _padding(padded, width) > max(LOOPED * float(width[rest].sum()), slack):
+    added = _padding(padded, width)
+    worth_turns = added > max(LOOPED * float(width[rest].sum()), slack, _of_turns(width[rest]))
+    if len(wide) >= len(rest) or worth_turns:
         wide, padded = np.sort(np.concatenate([wide, rest])), []  # a loop takes any number of blocks
     looped = [wide[b] for b in buckets(width[wide], 1 if _sliced(tiled, wide) else 2, slack)]
     split = [("exact", g) for g in exact] + [("padded", g) for g in padded] + [("looped", g) for g in looped]
@@ -108,6 +110,11 @@ def group_rows(tables: list[Table], rows: int) -> tuple[RowGroup, ...]:
 def _padding(groups: list[Int64], width: Int64) -> float:
     """Slots that padding each row to the widest of its group adds."""
     return float(sum(len(g) * width[g].max() - width[g].sum() for g in groups))
+
+
+def _of_turns(width: Int64) -> float:
+    """Slots that a loop adds, as its last turn is as wide as the others."""
+    return float((-width % STEP).sum())
 
 
 def _total(parts: list[Int64], rows: int) -> Int64:
