@@ -94,8 +94,7 @@ def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, jax.Array]
     bias, lengths, slopes = x.get("bias"), x.get("kv_lengths"), x.get("alibi_slopes")
     groups = _schedules(plan, target.num_heads, target.num_kv_heads, bias is not None)
     pools = {pool for _, branches in groups for b in branches for pool in b.pools}
-    keys = {pool: summarize(x["k"], pool, lengths) for pool in pools}
-    values = {pool: summarize(x["v"], pool, lengths) for pool in pools}
+    keys, values = (summarize(x[name], pools, lengths) for name in ("k", "v"))
     biases = {}
     if bias is not None:
         wide = bias.astype(jnp.float32)

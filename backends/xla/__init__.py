@@ -101,7 +101,15 @@ class _Program:
             k, v = jnp.where(real, k, 0), jnp.where(real, v, 0)
         settings = Settings(self.plan.n, scale, softcap)
         pools = {pool for _, branches in self.groups for parts in branches for p in parts for pool in p.pools}
-        made = {pool: _Made.of(pool, k, v, bias, run.kv_lengths) for pool in pools}
+        keys, values = (summarize(x, pools, run.kv_lengths) for x in (k, v))
+        made = {
+            pool: _Made(
+                keys[pool],
+                values[pool],
+                None if bias is None else summarize_bias(bias, pool, run.kv_lengths),
+            )
+            for pool in pools
+        }
         results = []
         for i in range(max(len(branches) for _, branches in self.groups)):
             found = [
@@ -174,11 +182,6 @@ class _Made:
     k: jax.Array
     v: jax.Array
     bias: jax.Array | None
-
-    @classmethod
-    def of(cls, pool: Pool, k: Any, v: Any, bias: Any, kv_lengths: Any) -> _Made:
-        pooled_bias = None if bias is None else summarize_bias(bias, pool, kv_lengths)
-        return cls(summarize(k, pool, kv_lengths), summarize(v, pool, kv_lengths), pooled_bias)
 
 
 def _differentiable(settings: Settings, part: Pass) -> PartFunction:

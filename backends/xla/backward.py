@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator, logits, matmul
+from patterndsl.backends.xla.logits import Axes, Floats, Runtime, Settings, accumulator, logits, matmul
 from patterndsl.backends.xla.tiles import Pass, Piece, Rows, Tables, Visit, add, read, visit, visit_step
+
+AXES = Axes(keys_first=True)
 
 
 def backward(
@@ -58,26 +60,27 @@ def _row(
         source = part.sources[piece.source]
         pool = part.pool(source)
         k, v = read(x.k[pool], at, -2), read(x.v[pool], at, -2)
-        found = logits(settings, part, source, piece, at, x, run, tile, q)
+        found = logits(settings, AXES, part, source, piece, at, x, run, tile, q)
         shape = found.value.shape
-        flat = (*q.shape[:-1], shape[-1])
-        p = jnp.exp(found.value.reshape(flat) - lse[..., None])
-        d_logits = p * (matmul(d_out, v, (3, 3)) - delta[..., None])
+        flat = (*shape[:3], -1)
+        p = jnp.exp(found.value.reshape(flat) - lse[:, :, None])
+        d_logits = p * (matmul(v, d_out, (3, 3)) - delta[:, :, None])
         bias, slopes = total.bias, total.slopes
         if bias is not None:
-            update = _sum_to(d_logits.reshape(shape), bias[pool].shape)
+            update = _sum_to(AXES.to_bias(d_logits.reshape(shape)), bias[pool].shape)
             bias = _replace(bias, pool, _add_bias(bias[pool], at, update, tile * part.block_q))
         if slopes is not None:
             assert found.distance is not None
-            slopes = slopes - jnp.sum(d_logits.reshape(shape) * found.distance, axis=(0, 3, 4))
+            slopes = slopes - jnp.sum(d_logits.reshape(shape) * found.distance, axis=(0, 2, 4))
         if found.capped is not None:
             assert settings.softcap is not None
             d_logits = d_logits * (1.0 - jnp.square(found.capped.reshape(flat) / settings.softcap))
         d_scores = (d_logits * settings.scale).astype(q.dtype)
-        d_k = add(total.k[pool], at, matmul(d_scores, q, (2, 2)), -2)
-        d_v = add(total.v[pool], at, matmul(p.astype(v.dtype), d_out, (2, 2)), -2)
+        d_q = jnp.swapaxes(matmul(jnp.swapaxes(k, 2, 3), d_scores, (3, 2)), 2, 3)
+        d_k = add(total.k[pool], at, matmul(d_scores, q, (3, 2)), -2)
+        d_v = add(total.v[pool], at, matmul(p.astype(v.dtype), d_out, (3, 2)), -2)
         return Floats(
-            total.q + matmul(d_scores, k, (3, 2)),
+            total.q + d_q,
             _replace(total.k, pool, d_k),
             _replace(total.v, pool, d_v),
             bias,

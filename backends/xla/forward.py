@@ -8,8 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from patterndsl.backends.xla.logits import Floats, Logits, Runtime, Settings, accumulator, logits, matmul
+from patterndsl.backends.xla.logits import (
+    Axes,
+    Floats,
+    Logits,
+    Runtime,
+    Settings,
+    accumulator,
+    logits,
+    matmul,
+)
 from patterndsl.backends.xla.tiles import Pass, Piece, Rows, Tables, Visit, read, visit, visit_step
+
+AXES = Axes(keys_first=False)
 
 
 class State(NamedTuple):
@@ -60,7 +71,7 @@ def _attend(
 
     def look(piece: Piece, at: Visit) -> tuple[jax.Array, jax.Array]:
         source = part.sources[piece.source]
-        found: Logits = logits(settings, part, source, piece, at, x, run, tables.tile, q)
+        found: Logits = logits(settings, AXES, part, source, piece, at, x, run, tables.tile, q)
         return found.value.reshape(*q.shape[:-1], -1), read(x.v[part.pool(source)], at, -2)
 
     state = State(

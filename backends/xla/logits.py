@@ -49,9 +49,54 @@ class Floats(NamedTuple):
     slopes: jax.Array | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """Where queries and slots are in an array of pairs: [B, K, G, block_q, slots], or with the keys first
+    [B, K, slots, G, block_q].
+
+    Queries first suit the forward pass, which reduces over slots. Keys first suit the backward pass: none of
+    its five products transposes an array of pairs.
+    """
+
+    keys_first: bool
+
+    def queries(self, x: jax.Array) -> jax.Array:
+        """[block_q], to meet pairs without heads."""
+        return x[None, :] if self.keys_first else x[:, None]
+
+    def slots(self, x: jax.Array) -> jax.Array:
+        """[…, slots], to meet pairs without heads."""
+        return x[..., :, None] if self.keys_first else x[..., None, :]
+
+    def pairs(self, x: jax.Array) -> jax.Array:
+        """Pairs without heads (or what broadcasts to them), with or without a batch axis, to meet pairs."""
+        if x.ndim == 0:
+            return x
+        x = x.reshape((1,) * (3 - x.ndim) + x.shape)
+        return x[:, None, :, None, :] if self.keys_first else x[:, None, None]
+
+    def slopes(self, x: jax.Array) -> jax.Array:
+        """[K, G], to meet pairs."""
+        return x[:, None, :, None] if self.keys_first else x[:, :, None, None]
+
+    def from_bias(self, x: jax.Array) -> jax.Array:
+        """[B, K, G, block_q, slots] as pairs."""
+        return jnp.moveaxis(x, -1, 2) if self.keys_first else x
+
+    def to_bias(self, x: jax.Array) -> jax.Array:
+        """The inverse of `from_bias`."""
+        return jnp.moveaxis(x, 2, -1) if self.keys_first else x
+
+    def split(self, x: jax.Array, block_q: int) -> jax.Array:
+        """Scores [B, K, G·block_q, slots], or keys first [B, K, slots, G·block_q], as pairs."""
+        if self.keys_first:
+            return x.reshape(*x.shape[:3], x.shape[3] // block_q, block_q)
+        return x.reshape(*x.shape[:2], x.shape[2] // block_q, block_q, x.shape[3])
+
+
 class Logits(NamedTuple):
-    """``value`` [B, K, G, block_q, slots], −inf where not kept; ``capped`` the soft-capped score (None
-    without softcap); ``distance`` that of ALiBi, broadcastable to ``value``."""
+    """``value`` of pairs, −inf where not kept; ``capped`` the soft-capped score (None without softcap);
+    ``distance`` that of ALiBi, broadcastable to ``value``."""
 
     value: jax.Array
     capped: jax.Array | None
@@ -72,6 +117,7 @@ def matmul(a: jax.Array, b: jax.Array, over: tuple[int, int]) -> jax.Array:
 
 def logits(
     settings: Settings,
+    axes: Axes,
     part: Pass,
     source: Source,
     piece: Piece,
@@ -83,35 +129,39 @@ def logits(
 ) -> Logits:
     """The logits of a tile's queries ``q`` [B, K, G·block_q, H] over the slots of one visit."""
     pool, block_q = part.pool(source), part.block_q
-    b, kv_heads, m, _ = q.shape
-    raw = matmul(q, read(x.k[pool], at, -2), (3, 3)) * settings.scale
-    value = raw.reshape(b, kv_heads, m // block_q, block_q, -1)
+    keys = read(x.k[pool], at, -2)
+    raw = (matmul(keys, q, (3, 3)) if axes.keys_first else matmul(q, keys, (3, 3))) * settings.scale
+    value = axes.split(raw, block_q)
     capped = distance = None
     if settings.softcap is not None:
         value = capped = settings.softcap * jnp.tanh(value / settings.softcap)
-    q_positions, (slots, exists) = _positions(part, run, tile), _slots(part, source, at)
+    q_positions = axes.queries(_positions(part, run, tile))
+    slots, exists = _slots(part, source, at)
     real = _real_tokens(source, slots, settings.n, run)
+    slots, exists, real = (axes.slots(a) for a in (slots, exists, real))
     if x.slopes is not None:
-        distance = _distance(source, slots, q_positions, real).astype(value.dtype)
-        value = value - x.slopes[:, :, None, None] * distance
+        twice = 2 * (q_positions - slots * source.pool.stride)  # to the mean position of the real tokens
+        distance = axes.pairs(jnp.abs(twice - (real - 1)) * 0.5).astype(value.dtype)
+        value = value - axes.slopes(x.slopes) * distance
     if x.bias is not None:
         bias = lax.dynamic_slice_in_dim(x.bias[pool], tile * block_q, block_q, -2)
-        value = value + read(bias, at, -1).astype(value.dtype)
+        value = value + axes.from_bias(read(bias, at, -1).astype(value.dtype))
     if source.pool.weight == "count" and source.pool.size > 1:
-        value = value + _per_slot(jnp.log(jnp.maximum(real, 1).astype(value.dtype)))
-    mask = None if at.real is None else at.real[None, :]
+        value = value + axes.pairs(jnp.log(jnp.maximum(real, 1).astype(value.dtype)))
+    mask = None if at.real is None else axes.slots(at.real)
     if run.kv_lengths is not None:
-        mask = _both(mask, (real > 0)[:, None, :])
+        mask = _both(mask, real > 0)
     if piece.partial:
-        env = {"q": q_positions[:, None], str(slot_index(source.pool).value): slots[None, :]}
+        env = {"q": q_positions, str(slot_index(source.pool).value): slots}
         mask = _both(mask, evaluate(source.term.keep, env, run.inputs, jnp))
         if piece.beyond:
-            mask = _both(mask, exists[None, :])
+            mask = _both(mask, exists)
         if source.term.count is not None:
             count = jnp.asarray(evaluate(source.term.count, env, run.inputs, jnp))
-            value = value + _per_pair(jnp.log(jnp.maximum(count, 1).astype(value.dtype)))
+            value = value + axes.pairs(jnp.log(jnp.maximum(count, 1).astype(value.dtype)))
     if mask is not None:
-        value = jnp.where(_per_pair(jnp.asarray(mask)), value, -jnp.inf)
+        mask = lax.optimization_barrier(jnp.asarray(mask))  # type: ignore[no-untyped-call]
+        value = jnp.where(axes.pairs(mask), value, -jnp.inf)
     return Logits(value, capped, distance)
 
 
@@ -142,21 +192,5 @@ def _real_tokens(source: Source, slots: jax.Array, n: int, run: Runtime) -> jax.
     return jnp.clip(jnp.minimum(run.kv_lengths, n)[:, None] - first, 0, source.pool.size)
 
 
-def _distance(source: Source, slots: jax.Array, q_positions: jax.Array, real: jax.Array) -> jax.Array:
-    """From each query to the mean position of the slot's real tokens."""
-    twice = 2 * (q_positions[:, None] - slots * source.pool.stride)
-    return _per_pair(jnp.abs(twice - (real[..., None, :] - 1)) * 0.5)
-
-
 def _both(a: Any, b: Any) -> Any:
     return b if a is None else a & b
-
-
-def _per_slot(x: jax.Array) -> jax.Array:
-    """[slots] or [B, slots], ready to meet [B, K, G, block_q, slots]."""
-    return x.reshape(-1, 1, 1, 1, x.shape[-1])
-
-
-def _per_pair(x: jax.Array) -> jax.Array:
-    """[block_q, slots] or [B, block_q, slots], or less, ready to meet [B, K, G, block_q, slots]."""
-    return x if x.ndim <= 2 else x[:, None, None]

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from patterndsl.backends.xla.logits import accumulator
+from patterndsl.backends.xla.order import pad
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
 
 REDUCES = ("mean", "max", "first", "last")
 
 
-def summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Array:
-    """Keys or values [B, S, K, H] of the tokens → those of the chunks, [B, C, K, H]; 0 for empty chunks."""
+def summarize(x: jax.Array, pools: Iterable[Pool], kv_lengths: jax.Array | None) -> dict[Pool, jax.Array]:
+    """Keys or values [B, S, K, H] of the tokens → for each pool those of the chunks, [B, C, K, H]; 0 for
+    empty chunks."""
+    means = [p for p in pools if p is not TOKENS and p.reduce == "mean" and p.size == p.stride]
+    made: dict[Pool, jax.Array] = {}
+    tokens = x.astype(accumulator(x.dtype))
+    if kv_lengths is not None:
+        tokens = jnp.where((jnp.arange(x.shape[1]) < kv_lengths[:, None])[..., None, None], tokens, 0)
+    sums: list[tuple[int, jax.Array]] = [(1, tokens)]
+    for pool in sorted(means, key=lambda pool: pool.size):
+        # Summed from the largest chunks that it consists of, so that a pyramid reads the tokens once.
+        size, finer = next((s, total) for s, total in reversed(sums) if pool.size % s == 0)
+        if size != pool.size:
+            finer = jnp.sum(_windows(finer, pool.size // size, pool.size // size, 1), axis=2)
+            sums.append((pool.size, finer))
+        real = jnp.maximum(_real(pool, x.shape[1], kv_lengths), 1)[..., None, None]
+        made[pool] = (finer / real).astype(x.dtype)
+    return {pool: made[pool] if pool in made else _summarize(x, pool, kv_lengths) for pool in pools}
+
+
+def _summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Array:
+    """One pool's keys or values, made of the tokens."""
     if pool is TOKENS:
         return x
     n, chunks = x.shape[1], pool.chunks(x.shape[1])
@@ -25,7 +48,7 @@ def summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Arr
         last = jnp.maximum(jnp.arange(chunks) * pool.stride + real - 1, 0)
         picked = jnp.take_along_axis(x, jnp.broadcast_to(last, (x.shape[0], chunks))[..., None, None], axis=1)
         return jnp.where((real > 0)[..., None, None], picked, 0)
-    tokens = _windows(x, pool, 1)
+    tokens = _windows(x, pool.size, pool.stride, 1)
     mask = jnp.arange(pool.size) < real[..., None]
     wide = mask[..., None, None] if mask.ndim == 3 else mask[None, ..., None, None]
     if pool.reduce == "mean":
@@ -55,7 +78,9 @@ def summarize_bias(bias: jax.Array, pool: Pool, kv_lengths: jax.Array | None) ->
     mask = jnp.arange(pool.size) < real[..., None]
     if kv_lengths is not None:
         mask, real = mask[:, None, None], real[:, None, None]
-    total = jnp.sum(jnp.where(mask, _windows(bias, pool, 3), 0), axis=-1, dtype=accumulator(bias.dtype))
+    total = jnp.sum(
+        jnp.where(mask, _windows(bias, pool.size, pool.stride, 3), 0), axis=-1, dtype=accumulator(bias.dtype)
+    )
     return (total / jnp.maximum(real, 1)).astype(bias.dtype)
 
 
@@ -67,12 +92,13 @@ def _real(pool: Pool, n: int, kv_lengths: jax.Array | None) -> jax.Array:
     return jnp.clip(jnp.minimum(kv_lengths, n)[:, None] - first, 0, pool.size)
 
 
-def _windows(x: jax.Array, pool: Pool, axis: int) -> jax.Array:
-    """The tokens of each chunk: the axis becomes [chunks, size]. Past the end stands whatever is at hand."""
-    n, chunks = x.shape[axis], pool.chunks(x.shape[axis])
-    if pool.size == pool.stride:
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (0, chunks * pool.size - n)
-        return jnp.pad(x, pad).reshape(*x.shape[:axis], chunks, pool.size, *x.shape[axis + 1 :])
-    index = np.arange(chunks)[:, None] * pool.stride + np.arange(pool.size)
+def _windows(x: jax.Array, size: int, stride: int, axis: int) -> jax.Array:
+    """The elements of each chunk: the axis becomes [chunks, size]. Past the end stands 0 where chunks do not
+    overlap, else whatever is at hand."""
+    n = x.shape[axis]
+    chunks = -(-n // stride)
+    if size == stride:
+        whole = pad(x, chunks * size, axis)
+        return whole.reshape(*x.shape[:axis], chunks, size, *x.shape[axis + 1 :])
+    index = np.arange(chunks)[:, None] * stride + np.arange(size)
     return jnp.take(x, np.minimum(index, n - 1), axis=axis)

@@ -54,7 +54,8 @@ def pieces(segment: Segment, slots: int, gaps: bool) -> list[Piece]:
         return []
     partial = segment.partial[:width]
     changes = [j for j in range(1, width) if partial[j] != partial[j - 1]]
-    if segment.step or len(changes) + 1 > MAX_RUNS:
+    few = 2 * sum(partial) >= width  # so few full columns that to test them costs less than another piece
+    if segment.step or few or len(changes) + 1 > MAX_RUNS:
         changes, partial = [], (any(partial),) * width
     bounds = [0, *changes, width]
     return [_piece(segment, slots, gaps, a, b, partial[a]) for a, b in itertools.pairwise(bounds)]
