@@ -11,6 +11,7 @@ choose of these over that of the fastest, 1 where it finds it.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from typing import Any
@@ -117,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         summary = [dict(zip(header, r, strict=True)) for r in rows]
         save(
             "cost_model",
-            "python benchmarks/cost_model.py --save",
+            shlex.join(["python", "benchmarks/cost_model.py", *(sys.argv[1:] if argv is None else argv)]),
             {"rank correlation": overall, "specs": summary, "runs": kept},
         )
 
