@@ -28,6 +28,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
+    parser.addoption(
+        "--exhaustive", action="store_true", help="also every pattern in every shape and schedule"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whole products of cases are run on demand; CI runs a part in which each case of each factor occurs."""
+    if config.getoption("--exhaustive"):
+        return
+    left_out = [item for item in items if "exhaustive" in item.keywords]
+    items[:] = [item for item in items if "exhaustive" not in item.keywords]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -136,10 +137,17 @@ def test_pattern(text: str, backend: str) -> None:
     compare(text, SHAPES["ragged"], backend)
 
 
-@pytest.mark.slow
+def in_shapes() -> Iterator[Any]:
+    """Every pattern in two of the other shapes, in turn; all of them in the exhaustive run."""
+    others = [s for s in SHAPES if s != "ragged"]
+    for i, text in enumerate(EXAMPLES + COMBINED):
+        for j, shape in enumerate(others):
+            often = (i + j) % len(others) < 2
+            yield pytest.param(text, shape, marks=pytest.mark.slow if often else pytest.mark.exhaustive)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("shape", [s for s in SHAPES if s != "ragged"])
-@pytest.mark.parametrize("text", EXAMPLES + COMBINED)
+@pytest.mark.parametrize("text,shape", [*in_shapes()])
 def test_pattern_in_every_shape(text: str, shape: str, backend: str) -> None:
     compare(text, SHAPES[shape], backend)
 

@@ -25,6 +25,7 @@ GLOBAL = K < 3
 STRIDED = CAUSAL & ((Q - K) % 7).eq(0)
 GAPS = WINDOW & ((Q % 8) >= 3) & (Q < 30)  # rows, and a whole tile, without keys
 SLOW = pytest.mark.slow
+EXHAUSTIVE = pytest.mark.exhaustive
 
 
 def pyramid(n, factor=4, levels=2, reduce="mean", weight="count"):
@@ -158,11 +159,13 @@ def _close(dtype, got, expected, floats, tolerance):
 
 
 def pairs():
-    """Each pattern and each style with a few of the others; all pairs in the long run."""
-    for pattern in PATTERNS:
-        for style in STYLES:
+    """Each pattern and each style with one of the others, with a few in the long run, and with all in the
+    exhaustive one."""
+    for i, pattern in enumerate(PATTERNS):
+        for j, style in enumerate(STYLES):
             quick = pattern == "window and global" or style == "loop over runs"
-            yield pytest.param(pattern, style, marks=() if quick else SLOW)
+            often = (i + j) % 4 == 0
+            yield pytest.param(pattern, style, marks=() if quick else SLOW if often else EXHAUSTIVE)
 
 
 @pytest.mark.parametrize("pattern,style", [*pairs()])
