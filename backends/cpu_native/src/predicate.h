@@ -100,7 +100,8 @@ class Predicate {
     int32_t i = code & 0xffffff;
     switch (Kind(code >> 24)) {
       case CONSTANT: return {constants_ + i, 0};
-      case QUERY: return {of_query_.data() + size_t(i) * queries_, 1};
+      // What a key's code reads of the queries' does not depend on the query: the first value stands for all.
+      case QUERY: return {of_query_.data() + size_t(i) * queries_, phase == KEY ? 0 : 1};
       case KEY:
         return phase == KEY ? Operand{of_key_.data() + size_t(i) * keys_, 1}
                             : Operand{of_key_.data() + size_t(i) * keys_ + key_, 0};
