@@ -76,7 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     print(table(header, rows))
     if args.save:
         save(
-            "memory", "python benchmarks/memory.py --save", [dict(zip(header, r, strict=True)) for r in rows]
+            "memory",
+            f"python benchmarks/memory.py --lengths {args.lengths} --save",
+            [dict(zip(header, r, strict=True)) for r in rows],
         )
 
 
