@@ -176,7 +176,7 @@ class Attention:
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         check_heads(heads)
         if workload is None:
-            platform = _platform()
+            platform = platform_in_use()
             backend = priced_as(self.backend, platform)
             workload = Workload(heads=heads, kv_heads=heads, platform=platform, backend=backend)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads, workload)
@@ -354,7 +354,7 @@ def priced_as(name: str, platform: str) -> str:
     return "xla"
 
 
-def _platform() -> str:
+def platform_in_use() -> str:
     """JAX's device where JAX is in use: a plan alone is no reason to import it."""
     return str(sys.modules["jax"].default_backend()) if "jax" in sys.modules else "cpu"
 

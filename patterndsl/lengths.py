@@ -72,8 +72,9 @@ class Bucketed:
         import numpy as np
 
         n_q, n = (np.shape(x)[-3] if np.ndim(x) >= 3 else 0 for x in (q, k))
-        if not n_q or not n or np.shape(v)[-3:-2] != (n,):
-            return self.attention(q, k, v)  # which says what is wrong
+        if not n_q or not n or np.shape(v)[-3:-2] != (n,):  # nothing to pad, or wrong, as it will say
+            more = {"bias": bias, "q_offset": q_offset, "kv_lengths": kv_lengths, "gates": gates}
+            return self.attention(q, k, v, return_lse=return_lse, **more, **arguments)
         bucket = self.bucket(n)
         together = n_q == n and q_offset is None
         bucket_q = bucket if together else 1 << (n_q - 1).bit_length()

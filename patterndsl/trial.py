@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patterndsl.api import platform_in_use, priced_as
+from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec
+from patterndsl.timing import Shapes
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
@@ -53,6 +56,14 @@ class Shape:
     def operands(self) -> list[tuple[int, int, int, int]]:
         """The shapes of q, k and v."""
         return [(self.batch, self.n, h, self.head_dim) for h in (self.heads, self.kv_heads, self.kv_heads)]
+
+    def plan(self, attention: Attention) -> Plan:
+        """How such operands are run, where JAX is in use; else how they would be on a CPU."""
+        platform = platform_in_use()
+        itemsize = 4 if self.dtype == "float32" else 2
+        sizes = (self.batch, self.heads, self.kv_heads, self.head_dim, self.head_dim, itemsize)
+        workload = Workload(*sizes, platform, priced_as(attention.backend, platform))
+        return attention.plan(self.n, num_heads=self.heads, workload=workload)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +145,7 @@ def trial(
     from patterndsl.backends.calling import on_host
 
     attention = compile(spec, params=params, layer=layer, backend=backend)
-    plan = attention.plan(shape.n, num_heads=shape.heads)
+    plan = shape.plan(attention)
     rng = np.random.default_rng(seed)
     q, k, v = (jnp.asarray(rng.standard_normal(s, np.float32), shape.dtype) for s in shape.operands())
     given = on_host(spec.inputs, dict(inputs or {}))  # checked before JAX makes 32 bits of them
@@ -154,9 +165,11 @@ def trial(
     seconds = _median(run, repeats)
     error, largest, compared = _compare(spec, shape, params, layer, out, (q, k, v), extra)
     stats = plan.stats()
+    sizes = (shape.batch, shape.heads, shape.kv_heads, shape.head_dim, shape.head_dim)
+    target = Shapes(shape.n, shape.n, *sizes, shape.dtype).target()
     return Trial(
         shape=shape,
-        backend=_backend(attention, plan, shape),
+        backend=attention.pick(plan, target).name,
         error=error,
         largest=largest,
         compared=compared,
@@ -213,24 +226,6 @@ def _compare(
         error, largest = max(error, different), max(largest, float(np.max(np.abs(expected))))
         compared += part.stop - part.start
     return error, largest, compared
-
-
-def _backend(attention: Attention, plan: Plan, shape: Shape) -> str:
-    """The name of the backend that runs the plan."""
-    import jax
-
-    from patterndsl.backends import Target
-
-    target = Target(
-        platform=jax.default_backend(),
-        dtype=shape.dtype,
-        batch=shape.batch,
-        num_heads=shape.heads,
-        num_kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        v_head_dim=shape.head_dim,
-    )
-    return attention.pick(plan, target).name
 
 
 def _dense_seconds(q: Any, k: Any, v: Any, repeats: int) -> float:

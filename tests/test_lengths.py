@@ -61,6 +61,18 @@ def test_gates_and_batchless_operands() -> None:
     np.testing.assert_allclose(found, pd.reference(spec, q, k, v, gates=gates), atol=2e-5)
 
 
+@pytest.mark.parametrize("part", [(0, 20, 20), (20, 20, 7), (20, 0, 0)])
+def test_operands_that_do_not_fit_fail_as_they_do_without(part: tuple[int, int, int]) -> None:
+    operands = [x[:, :n] for x, n in zip(arrays(20, 20), part, strict=True)]
+    attention = pd.compile("input doc: token pattern main = causal & same(doc)")
+    said = []
+    for f in (attention, attention.bucketed([32])):
+        with pytest.raises(SpecError) as caught:
+            f(*operands, doc=np.zeros(part[1], int), return_lse=True)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 def test_gradients() -> None:
     spec = SPECS[0]
     operands = arrays(13, 13)

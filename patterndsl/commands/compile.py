@@ -133,7 +133,7 @@ def _sets(arguments: Arguments) -> str:
 
 def _plan(arguments: Arguments) -> str:
     attention, shape = _attention(arguments)
-    return attention.plan(shape.n, num_heads=shape.heads).explain()
+    return shape.plan(attention).explain()
 
 
 def _jaxpr(arguments: Arguments) -> str:

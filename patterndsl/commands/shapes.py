@@ -65,7 +65,7 @@ def abstract(attention: Attention, shape: Shape, batch: Any = None) -> tuple[lis
     b = shape.batch if batch is None else batch
     operands = [make((b, *s[1:]), shape.dtype) for s in shape.operands()]
     more = {name: make((b, shape.n), jnp.int32) for name in attention.spec.inputs}
-    branches = branch_count(attention.plan(shape.n, num_heads=shape.heads))
+    branches = branch_count(shape.plan(attention))
     if branches > 1:
         more["gates"] = make((b, shape.n, shape.heads, branches), jnp.float32)
     return operands, more

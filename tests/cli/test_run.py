@@ -11,6 +11,7 @@ import pytest
 
 import patterndsl as pd
 from patterndsl import trial as trials
+from patterndsl.api import Attention
 from patterndsl.trial import Shape, trial
 from tests.cli import patterndsl
 
@@ -203,3 +204,18 @@ def test_export_needs_a_length_and_a_file():
     assert patterndsl("export", "-e", "causal", "-o", "f").code == 2
     result = patterndsl("export", "-e", "causal", "-n", 8, "-o", "nowhere/f.jaxexport")
     assert result.code == 2 and "cannot be written" in result.err
+
+
+def test_the_plan_reported_is_the_one_that_runs(monkeypatch):
+    """Tiles are chosen for the operands, so heads of another size may have another plan."""
+    ran = []
+    pick = Attention.pick
+
+    def noted(self, plan, target):
+        ran.append(plan)
+        return pick(self, plan, target)
+
+    monkeypatch.setattr(Attention, "pick", noted)
+    shape = Shape(1024, batch=2, heads=4, kv_heads=1, head_dim=8, dtype="bfloat16")
+    trial(pd.parse("causal & (local(40) | strided(32))"), shape, backend="xla", repeats=1)
+    assert len(ran) == 2 and ran[0] is ran[1]  # once to run it, once to name its backend
