@@ -1,10 +1,8 @@
-"""`patterndsl check`: errors, warnings, and how long it takes."""
+"""`patterndsl check`: errors, warnings, and what it must not load (its time is in benchmarks/startup.py)."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -95,30 +93,10 @@ def test_wrong_usage(arguments):
     assert result.code == 2 and "error: " in result.err
 
 
-def test_check_takes_less_than_half_a_second():
-    """As a whole process, in processor time, since the machine may be busy. The best of several."""
-    examples = Path(__file__).resolve().parents[2] / "examples"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    command = [
-        sys.executable,
-        "-c",
-        "import patterndsl.cli as c; c.main()",
-        "check",
-        examples / "headline.attn",
-    ]
-    times = []
-    for _ in range(4):
-        before = os.times()
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        after = os.times()
-        times.append(sum(after[2:4]) - sum(before[2:4]))
-    assert min(times) < 0.5, times
-
-
-def test_check_loads_no_jax():
+def test_check_loads_nothing_slow():
     code = (
         "import sys, patterndsl.cli as c; c.run_command(sys.argv[1:]); "
-        "print(sorted({'jax', 'islpy', 'rich'} & {*sys.modules}))"
+        "print(sorted({'jax', 'islpy', 'networkx', 'matplotlib', 'rich'} & {*sys.modules}))"
     )
     command = [sys.executable, "-c", code, "check", "-e", HEADLINE]
     result = subprocess.run(command, check=True, capture_output=True, text=True)

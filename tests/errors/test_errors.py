@@ -9,7 +9,6 @@ error belongs to a part that needs a device or much memory to be run.
 from __future__ import annotations
 
 import re
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +73,7 @@ def raised(action: Callable[[], object]) -> tuple[Diagnostic, ...]:
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_message(path: Path, golden: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES)  # so that paths print the same everywhere
-    start = time.perf_counter()
     found = found_in(path.relative_to(CASES) if path.suffix != ".toml" else path)
-    assert time.perf_counter() - start < 10
     text = render(found)
     golden(CASES / f"{path.stem}.txt", text + "\n")
     code = path.stem.split("_")[0]
