@@ -95,50 +95,49 @@ struct Weighted {
   int lanes;
 };
 
-// out[i][d] += Σ_lane weights[i][lane] · rows[lane][d] for R keys i, over the lanes of several panels, and `size`
-// components, a multiple of WIDTH; here for V vectors of them, from `first` on.
+// out[i][d] += Σ_lane weights[i][lane] · rows[lane][d] for R keys i, over the lanes of several panels, and components
+// first … first + V · WIDTH − 1. The rows of `out` do not overlap.
 template <int R, int V>
-inline void scatter_block(const Weighted* panels, int count, int64_t stride, int first, float* out, int64_t ld) {
+inline void scatter_block(const Weighted* panels, int count, int64_t stride, int first, float* const* out) {
   Floats sum[R][V];
 #pragma GCC unroll 12
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < V; j++) sum[i][j] = load(out + i * ld + j * WIDTH);
+    for (int j = 0; j < V; j++) sum[i][j] = load(out[i] + first + j * WIDTH);
   for (const Weighted* p = panels; p < panels + count; p++) {
-    const float *weights = p->weights, *rows = p->rows + first;
-    for (int q = 0; q < p->lanes; q++, rows += stride) {
+    const float *weight = p->weights, *rows = p->rows + first;
+    for (int q = 0; q < p->lanes; q++, weight++, rows += stride) {
       Floats x[V];
 #pragma GCC unroll 4
       for (int j = 0; j < V; j++) x[j] = load(rows + j * WIDTH);
 #pragma GCC unroll 12
       for (int i = 0; i < R; i++) {
-        Floats weight = all(weights[i * LANES + q]);
+        Floats one = all(weight[i * LANES]);
 #pragma GCC unroll 4
-        for (int j = 0; j < V; j++) sum[i][j] += weight * x[j];
+        for (int j = 0; j < V; j++) sum[i][j] += one * x[j];
       }
     }
   }
 #pragma GCC unroll 12
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < V; j++) store(out + i * ld + j * WIDTH, sum[i][j]);
+    for (int j = 0; j < V; j++) store(out[i] + first + j * WIDTH, sum[i][j]);
 }
 
 template <int R>
-inline void scatter_some(int keys, const Weighted* panels, int count, int64_t stride, int size, float* out,
-                         int64_t ld) {
+inline void scatter_some(int keys, const Weighted* panels, int count, int64_t stride, int size, float* const* out) {
   if (keys == R) {
     int d = 0;
-    for (; d + LANES <= size; d += LANES) scatter_block<R, WIDE>(panels, count, stride, d, out + d, ld);
-    for (; d < size; d += WIDTH) scatter_block<R, 1>(panels, count, stride, d, out + d, ld);
+    for (; d + LANES <= size; d += LANES) scatter_block<R, WIDE>(panels, count, stride, d, out);
+    for (; d < size; d += WIDTH) scatter_block<R, 1>(panels, count, stride, d, out);
   } else if constexpr (R > 1) {
-    scatter_some<R - 1>(keys, panels, count, stride, size, out, ld);
+    scatter_some<R - 1>(keys, panels, count, stride, size, out);
   }
 }
 
-// The same for one group of up to RANK keys.
-inline void scatter(int keys, const Weighted* panels, int count, int64_t stride, int size, float* out, int64_t ld) {
-  scatter_some<RANK>(keys, panels, count, stride, size, out, ld);
+// The same for one group of up to RANK keys and `size` components, a multiple of WIDTH.
+inline void scatter(int keys, const Weighted* panels, int count, int64_t stride, int size, float* const* out) {
+  scatter_some<RANK>(keys, panels, count, stride, size, out);
 }
 
 }  // namespace patterndsl

@@ -80,7 +80,8 @@ void finish(const Call& call, const Tile& tile, int64_t b, int64_t head, int pan
 }
 
 void task(const Call& call, const Part& part, int row, int64_t b, int64_t first_head, int64_t last_head, bool first) {
-  static thread_local Scratch w;
+  static thread_local Scratch own;
+  Scratch& w = own;  // its address is looked up once
   Tile& tile = w.tile;
   tile.begin(call, part, row, b);
   const int group = call.group(), panels = tile.panels, size = int(call.head_dim), values = int(call.value_dim);
@@ -106,9 +107,9 @@ void task(const Call& call, const Part& part, int row, int64_t b, int64_t first_
               w.queries.data() + (size_t(g) * panels + p) * size * LANES);
       for (int i = 0; i < chunks; i++) {
         const Chunk& c = w.chunks[i];
-        pack_rows(call, part, c, b, kv, false, size, w.keys);
-        pack_rows(call, part, c, b, kv, true, values, w.value_rows);
-        pack_strips(c, w.value_rows, values, values, w.values);
+        pack_rows(call, part, c, b, kv, false, 1.0f, w.keys);
+        pack_rows(call, part, c, b, kv, true, 1.0f, w.value_rows);
+        pack_strips(c, w.value_rows, values, w.values);
         for (int g = 0; g < group; g++)
           for (int p = 0; p < panels; p++) {
             const size_t at = ((kv - first_head) * group + g) * panels + p;

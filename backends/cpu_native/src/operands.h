@@ -28,18 +28,18 @@ constexpr int AHEAD = 8;  // rows
 
 inline int round_up(int x, int to) { return (x + to - 1) / to * to; }
 
-// [slot][size], rows `ld` apart.
+// Keys or values times `factor`, [slot][size].
 inline void pack_rows(const Call& call, const Part& part, const Chunk& c, int64_t b, int64_t key_head, bool values,
-                      int64_t ld, std::vector<float>& to) {
+                      float factor, std::vector<float>& to) {
   const int size = int(values ? call.value_dim : call.head_dim);
-  to.resize(size_t(c.size) * ld);
+  to.resize(size_t(c.size) * size);
   for (const Span& span : c.spans) {
     const Pool& pool = call.pools[call.schedule.source(part, span.source).pool];
     const void* data = values ? pool.v : pool.k;
     auto offset = [&](int i) { return ((b * pool.slots + c.slots[i]) * call.key_heads + key_head) * size; };
     for (int i = span.begin; i < span.end; i++) {
       if (i + AHEAD < span.end) prefetch_row(call.bfloat16, data, offset(i + AHEAD), size);
-      read_row(call.bfloat16, data, offset(i), size, 1.0f, to.data() + i * ld);
+      read_row(call.bfloat16, data, offset(i), size, factor, to.data() + i * size);
     }
   }
 }
@@ -60,12 +60,12 @@ inline void prefetch_keys(const Call& call, const Part& part, const Chunk& c, in
 inline int64_t strip_stride(const Chunk& c) { return int64_t(c.size) * RANK + 16; }
 
 // Rows [slot][size] cut into strips of RANK components each, [strip][slot][RANK].
-inline void pack_strips(const Chunk& c, const std::vector<float>& rows, int64_t ld, int size, std::vector<float>& to) {
+inline void pack_strips(const Chunk& c, const std::vector<float>& rows, int size, std::vector<float>& to) {
   const int strips = (size + RANK - 1) / RANK;
   const int64_t stride = strip_stride(c);
   to.resize(size_t(strips * stride));
   for (int i = 0; i < c.size; i++) {
-    const float* row = rows.data() + i * ld;
+    const float* row = rows.data() + i * size;
     float* strip = to.data() + i * RANK;
     int d = 0;
     for (; d + RANK <= size; d += RANK, strip += stride) std::memcpy(strip, row + d, 4 * RANK);  // of a known size
