@@ -252,8 +252,8 @@ class Pattern(Node):
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
 
-    def members(self) -> tuple[Node, ...]:
-        """Patterns whose union it is, which a plan may lay out apart: itself, unless said otherwise."""
+    def members(self, n: int) -> tuple[Node, ...]:
+        """Patterns whose union it is at n, which a plan may lay out apart: itself, unless said otherwise."""
         return (self,)
 
     def simplified(self) -> Node:

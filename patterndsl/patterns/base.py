@@ -166,3 +166,10 @@ def coordinates(x: Expr, shape: tuple[int, ...]) -> Iterator[Expr]:
         yield x // stride if axis == 0 else x // stride % extent
         if axis + 1 < len(shape):
             stride //= shape[axis + 1]
+
+
+def even_cuts(count: int, most: int) -> list[int]:
+    """0 … ``count`` cut into as few runs of at most ``most`` items as can be, about equally long: where they
+    begin, and the end."""
+    runs = -(-count // most)
+    return [count * i // runs for i in range(runs + 1)]

@@ -27,7 +27,7 @@ class Global(Pattern):
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
         return in_tokens(k, self.tokens, n) | in_tokens(q, self.tokens, n)
 
-    def members(self) -> tuple[Node, ...]:
+    def members(self, n: int) -> tuple[Node, ...]:
         return Columns(self.tokens), Rows(self.tokens)
 
     def pairs(self, n: Expr) -> Expr:

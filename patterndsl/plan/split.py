@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,7 +54,7 @@ def members(node: Node, n: int) -> tuple[Member, ...]:
     facts = Facts()
     for i, addend in enumerate(_addends(node, facts)):
         whole = terms(addend, as_expr(n)).get(TOKENS, NOTHING)
-        alternatives = _members(addend, facts) or [(addend,)]
+        alternatives = _members(addend, facts, n) or [(addend,)]
         for atoms in alternatives:
             keep = whole.keep if len(alternatives) == 1 else all_of(*(_keep(a, n) for a in atoms))
             if keep is not FALSE:
@@ -79,13 +80,13 @@ def _addends(node: Node, facts: Facts) -> list[Node]:
     return [node]
 
 
-def _members(node: Node, facts: Facts) -> list[tuple[Node, ...]]:
+def _members(node: Node, facts: Facts, n: int) -> list[tuple[Node, ...]]:
     """The conjunctions whose union the token pairs of a pattern are; nothing where they are too many."""
     match node:
         case Union() | Sum():  # as sets of pairs: counts are the addend's
-            found = [x for m in node.members for x in _members(m, facts)]
+            found = [x for m in node.members for x in _members(m, facts, n)]
         case Intersection():
-            below = [_members(m, facts) for m in node.members]
+            below = [_members(m, facts, n) for m in node.members]
             if np.prod([len(b) for b in below]) > MOST_MEMBERS:
                 return [(node,)]
             found = [
@@ -93,9 +94,9 @@ def _members(node: Node, facts: Facts) -> list[tuple[Node, ...]]:
                 for parts in itertools.product(*below)
             ]
         case Difference() if facts.is_set(node.left) and facts.is_set(node.right):
-            found = [(*atoms, Complement(node.right)) for atoms in _members(node.left, facts)]
-        case Pattern() if node.members() != (node,):
-            found = [x for m in node.members() for x in _members(m, facts)]
+            found = [(*atoms, Complement(node.right)) for atoms in _members(node.left, facts, n)]
+        case Pattern() if node.members(n) != (node,):
+            found = [x for m in node.members(n) for x in _members(m, facts, n)]
         case _:
             found = [(node,)]
     return list(dict.fromkeys(found)) if len(found) <= MOST_MEMBERS else [(node,)]
@@ -115,7 +116,7 @@ class Disjointness:
     def proved(self, a: Expr, b: Expr) -> bool:
         """No pair satisfies both; False where that is not known."""
         both = a & b
-        if both is FALSE:
+        if both is FALSE or _apart(a, b):
             return True
         if self.left <= 0 or both.inputs() or any(_trips(e) > MOST_TRIPS for e in both.walk()):
             return False
@@ -138,6 +139,39 @@ class Disjointness:
             return sets.is_empty(both, sets.Domain(lengths=N.eq(self.n)), opaque=True, budget=STEPS)
         except sets.NotDecided:
             return False
+
+
+def _apart(a: Expr, b: Expr) -> bool:
+    """Some number has no value that both allow."""
+    found = _limits(a)
+    return any(
+        x in found and (low > found[x][1] or high < found[x][0]) for x, (low, high) in _limits(b).items()
+    )
+
+
+def _limits(e: Expr) -> dict[Expr, tuple[float, float]]:
+    """The least and the largest value of numbers that each conjunct alone compares with constants."""
+    found: dict[Expr, tuple[float, float]] = {}
+    for conjunct in _conjuncts(e):
+        each = [_limit(c) for c in (conjunct.args if conjunct.op == "or" else (conjunct,))]
+        known = [x for x in each if x is not None]
+        if len(known) < len(each) or len({x for x, _, _ in known}) > 1:
+            continue
+        number = known[0][0]
+        low, high = found.get(number, (-math.inf, math.inf))
+        found[number] = max(low, min(x[1] for x in known)), min(high, max(x[2] for x in known))
+    return found
+
+
+def _limit(e: Expr) -> tuple[Expr, float, float] | None:
+    if e.op not in ("eq", "le", "lt"):
+        return None
+    (a, b), strict = e.args, int(e.op == "lt")
+    if b.number is not None:
+        return a, b.number if e.op == "eq" else -math.inf, b.number - strict
+    if a.number is not None:
+        return b, a.number + strict, a.number if e.op == "eq" else math.inf
+    return None
 
 
 def _trips(e: Expr) -> int:

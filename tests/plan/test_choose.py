@@ -90,6 +90,7 @@ def test_every_forced_way_on_grids(case: tuple[int, Node], width: int) -> None:
     "text",
     [
         "causal & (local(9) | strided(8))",
+        pytest.param("causal & (local(9) | butterfly)", marks=pytest.mark.slow),
         pytest.param("segments(16, 2) + segments(32, 4) + local(5)", marks=pytest.mark.slow),
         pytest.param("causal & (dilated(4, 4) | hierarchical(4) | columns([3, 9]))", marks=pytest.mark.slow),
         pytest.param(
