@@ -5,6 +5,9 @@
 Each spec is planned as it comes and in the order that it names, both in tiles of 128 × 128 and in those of
 `TILES` that compute the fewest pairs. ``gain``: pairs computed as they come ÷ in order, in tiles of 128 × 128
 and in the best of each. Nothing runs; how fast tiles of a size are is another question.
+
+A second table has what `compile(spec).plan(n)` chooses by the cost model, with the rates of each CPU backend,
+for 4 heads of 64 in float32: pairs computed for each pair kept, beside the `BARS` that this must not exceed.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ import patterndsl as pd
 from patterndsl.ir.nodes import Node, Pattern
 from patterndsl.ir.normal import Branch, branches, walk
 from patterndsl.ir.resolve import at_length
+from patterndsl.plan.cost import Workload
 from patterndsl.plan.orders import Identity, Order
 from patterndsl.plan.parts import part_in
 from patterndsl.plan.plan import BranchPlan, HeadGroup, Plan
+from patterndsl.plan.stats import described
 from patterndsl.plan.tables import Axis
 
 TILES = ((16, 16), (32, 16), (32, 32), (64, 16), (64, 64), (128, 16), (128, 64), (128, 128))
@@ -41,6 +46,18 @@ SPECS = {
     "axial": ("axial([128, 128], 0)", 16384),
     "hierarchical": ("causal & hierarchical(4)", 65536),
     "hierarchical, leaf 64": ("causal & hierarchical(4, leaf=64)", 65536),
+}
+BARS = {
+    "causal & local(512)": (65536, 1.3),
+    "strided(64)": (16384, 1.5),
+    "causal & strided(64)": (16384, 1.5),
+    "dilated(256, 4)": (65536, 1.5),
+    "causal & dilated(256, 4)": (65536, 1.5),
+    "neighborhood([128, 128], 13)": (16384, 4.0),
+    "hierarchical(4)": (65536, 5.0),
+    "causal & hierarchical(4)": (65536, 5.0),
+    "hierarchical(4, leaf=64)": (65536, 2.5),
+    "causal & hierarchical(4, leaf=64)": (65536, 2.5),
 }
 KEPT = {"LongNet's branch": 8 * 2048 * 2049 // 2}
 """Where `analyze` has but bounds: 8 segments of 2048 positions that see each other."""
@@ -89,6 +106,22 @@ def measure(name: str) -> list[object]:
     return [*row, gains[1], str(best[-1].order), 1000 * usual[-1].seconds]
 
 
+def chosen(text: str, backend: str) -> list[object]:
+    """A row of the second table."""
+    n, bar = BARS[text]
+    attention = pd.compile(text)
+    workload = Workload(heads=4, kv_heads=4, platform="cpu", backend=backend)
+    start = time.perf_counter()
+    plan = attention.plan(n, num_heads=4, workload=workload)
+    seconds = time.perf_counter() - start
+    decision = plan.groups[0].branches[0].decision
+    assert decision is not None
+    ratio = plan.stats().computed / (4 * pd.analyze(text, n=n).slots)
+    what = described(decision.chosen, decision.members)
+    return [f"{text}, n = {n}", backend, ratio, bar, "yes" if ratio <= bar else "NO", 1000 * seconds, what]
+
+
+CHOSEN = ("spec", "rates of", "computed ÷ kept", "bar", "held", "ms to choose", "chosen")
 HEADER = (
     *("spec", "kept", "as they come: tiles", "÷ kept", "in order: tiles", "÷ kept", "gain"),
     *("best as they come", "÷ kept", "best in order", "÷ kept", "gain", "order", "ms to plan"),
@@ -113,14 +146,19 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=SPECS, default=list(SPECS))
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/layouts.json")
+    parser.add_argument(
+        "--save", action="store_true", help="write results/layouts.json and chosen_plans.json"
+    )
     args = parser.parse_args(argv)
     rows = [measure(name) for name in args.only]
     print(f"tiles and pairs computed; {machine()}")
     print(table(HEADER, rows))
+    bars = [chosen(text, backend) for text in BARS for backend in ("cpu_native", "xla")]
+    print(table(CHOSEN, bars))
     if args.save:
         command = "python benchmarks/layouts.py --save"
         save("layouts", command, [dict(zip(KEYS, r, strict=True)) for r in rows])
+        save("chosen_plans", command, [dict(zip(CHOSEN, r, strict=True)) for r in bars])
 
 
 if __name__ == "__main__":

@@ -339,19 +339,17 @@ def workload_of(target: Target, backend: str) -> Workload:
         target.v_head_dim,
         jnp.dtype(target.dtype).itemsize,
         target.platform,
-        priced_as(backend, target.platform),
+        priced_as(backend, target.platform, target.dtype),
     )
 
 
-def priced_as(name: str, platform: str) -> str:
+def priced_as(name: str, platform: str, dtype: str = "float32") -> str:
     """Whose rates a plan is chosen with: the backend that ``auto`` picks, as far as that is known before."""
     if name != "auto":
         return name
-    if platform == "cpu" and "jax" in sys.modules:
-        from patterndsl.backends.cpu_native.build import library
+    from patterndsl.backends.native_library import DTYPES, built
 
-        return "cpu_native" if library().exists() else "xla"
-    return "xla"
+    return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
 
 
 def platform_in_use() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,13 @@ def measure(
 ) -> float:
     """Seconds of the fastest of some calls, as other work on the machine only adds to a time; forward, or
     with ``backward``. Compilation is not counted."""
+    return fastest(ready(attention, given, more, backward=backward), repeats)
+
+
+def ready(
+    attention: Attention, given: tuple[Any, Any, Any], more: Mapping[str, Any], *, backward: bool = False
+) -> Callable[[], Any]:
+    """A call of the function that waits for the result, compiled already."""
     import jax
 
     wait: Any = jax.block_until_ready
@@ -87,9 +94,14 @@ def measure(
 
     run = jax.jit(jax.grad(loss, argnums=(0, 1, 2)) if backward else forward)
     wait(run(*given))
+    return lambda: wait(run(*given))
+
+
+def fastest(call: Callable[[], Any], repeats: int = 5) -> float:
+    """Seconds of the fastest of so many calls, of fewer where they are slow."""
     times: list[float] = []
     while len(times) < repeats and (not times or sum(times) < LONGEST):
         start = time.perf_counter()
-        wait(run(*given))
+        call()
         times.append(time.perf_counter() - start)
     return min(times)

@@ -62,7 +62,7 @@ class Shape:
         platform = platform_in_use()
         itemsize = 4 if self.dtype == "float32" else 2
         sizes = (self.batch, self.heads, self.kv_heads, self.head_dim, self.head_dim, itemsize)
-        workload = Workload(*sizes, platform, priced_as(attention.backend, platform))
+        workload = Workload(*sizes, platform, priced_as(attention.backend, platform, self.dtype))
         return attention.plan(self.n, num_heads=self.heads, workload=workload)
 
 

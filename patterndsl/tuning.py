@@ -156,11 +156,11 @@ class Tuner:
         from patterndsl.timing import measure
 
         ranked = [[alternatives(q, every=True)[:most] for q in group] for group in self.questions]
-        best = [[branch[0][0] for branch in group] for group in ranked]
+        best = [[branch[0].alternative for branch in group] for group in ranked]
         known: dict[Given, Measured] = {}
         for i, group in enumerate(ranked):
             for j, branch in enumerate(group):
-                for alternative, price in branch:
+                for alternative, price, _ in branch:
                     given = _with(best, i, j, alternative)
                     if given in known:
                         continue

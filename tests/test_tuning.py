@@ -14,6 +14,7 @@ from patterndsl import cache, calibration, timing, tuning
 from patterndsl.plan.cost import Workload
 from patterndsl.plan.rates import forget_rates, rates_of
 from patterndsl.plan.stats import described
+from tests.native import use_kernel
 
 SPEC = "causal & (local(9) | strided(8))"
 SHAPE = (1, 96, 2, 8)
@@ -155,19 +156,29 @@ def test_arguments_that_make_no_sense(call) -> None:
     assert caught.value.codes == ("E405",)
 
 
-def test_calibration_is_stored_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "CASES", (("causal & local(16)", 128), ("causal & strided(8)", 64)))
+@pytest.mark.parametrize("backend", ["xla", "cpu_native"])
+def test_calibration_is_stored_and_used(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        calibration, "CASES", (("causal & local(16)", 128, 8), ("causal & strided(8)", 64, 16))
+    )
     monkeypatch.setattr(calibration, "SIZES", ((32, 32),))
-    before = rates_of("cpu", "xla")
-    found = pd.calibrate()
-    assert found.path is not None and json.loads(found.path.read_text())["devices"]["cpu"]["xla"]
+    if backend == "cpu_native":
+        with pytest.raises(pd.SpecError, match="not been built"):
+            pd.calibrate(backend=backend)
+        use_kernel(monkeypatch)
+    before, other = rates_of("cpu", backend), {"xla": "cpu_native", "cpu_native": "xla"}[backend]
+    unmoved = rates_of("cpu", other)
+    (found,) = pd.calibrate(backend=backend)
+    assert found.path is not None and json.loads(found.path.read_text())["devices"]["cpu"].keys() == {backend}
     assert len(found.runs) >= 2 and found.error >= 0 and "predicted within" in str(found)
-    after = rates_of("cpu", "xla")
+    after = rates_of("cpu", backend)
     assert after != before and dict(zip(found.rates, after.seconds, strict=True)) == found.rates
-    assert f"measured on {tuning.device()}" in after.origin
+    assert f"measured on {tuning.device()}" in after.origin and rates_of("cpu", other) == unmoved
+    for name in (backend, "auto"):  # which takes the kernel where it is built, as it is here by then
+        assert after.origin in pd.compile("causal & local(64)", backend=name).plan(2048).explain()
     with pytest.raises(pd.SpecError, match="too few"):
-        pd.calibrate(seconds=0.0)
-    assert rates_of("cpu", "xla") == after
+        pd.calibrate(backend=backend, seconds=0.0)
+    assert rates_of("cpu", backend) == after
 
 
 def test_no_home_and_no_place_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from patterndsl.backends.cpu_native import build
 from patterndsl.backends.cpu_native.bytecode import Untranslatable
 from patterndsl.backends.cpu_native.calls import Floats, Runtime, Settings, branch_function
 from patterndsl.backends.cpu_native.schedule import Schedule, make_schedule
+from patterndsl.backends.native_library import DTYPES
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads, pick
 from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
 from patterndsl.plan.plan import Plan
 
-DTYPES = ("float32", "bfloat16")
 Result = tuple[jax.Array, jax.Array]
 
 
@@ -61,11 +61,11 @@ class CpuNativeBackend:
             raise ValueError(
                 f"the cpu_native backend cannot run this plan: {refused.reason}; {refused.advice}"
             )
-        library = build.library().stem
+        name = build.library().stem
 
         @functools.partial(jax.jit, static_argnames=("scale", "softcap"))
         def run(x: dict[str, jax.Array], *, scale: float, softcap: float) -> list[Result]:
-            return _run(plan, target, Settings(library, scale, softcap), x)
+            return _run(plan, target, Settings(name, scale, softcap), x)
 
         def kernel(x: Operands) -> list[Result]:
             arrays = {"q": x.q, "k": x.k, "v": x.v, "alibi_slopes": x.alibi_slopes, "bias": x.bias}

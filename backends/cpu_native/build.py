@@ -7,74 +7,23 @@ instruction set and JAX's version: after any of them changes it counts as not bu
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import importlib.metadata
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
 
-from patterndsl import cache
+from patterndsl.backends.native_library import SOURCES, flags
+from patterndsl.backends.native_library import instruction_set as instruction_set
+from patterndsl.backends.native_library import library as library
 
-SOURCES = pathlib.Path(__file__).parent / "src"
 UNITS = ("forward.cc", "backward.cc", "handler.cc")
 COMMAND = "python -m patterndsl.backends.cpu_native build"
-FLAGS = (
-    *("-std=c++17", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fwrapv"),
-)
-INSTRUCTION_SETS = {  # the flags of each, and what the processor must have
-    "avx512": (("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"),
-               {"avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"}),
-    "avx2": (("-mavx2", "-mfma"), {"avx2", "fma"}),
-    "generic": ((), set()),
-}  # fmt: skip
 
 
 class BuildError(Exception):
     """The kernel could not be compiled; the text says why."""
-
-
-@functools.cache
-def instruction_set() -> str:
-    """The widest one for which there is code and that this processor has."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    return next(name for name, (_, needed) in INSTRUCTION_SETS.items() if needed <= set(flags))
-
-
-def flags(chosen: str | None = None) -> tuple[str, ...]:
-    """The compiler's flags for an instruction set, this processor's unless named."""
-    return (*FLAGS, *INSTRUCTION_SETS[chosen or instruction_set()][0])
-
-
-@functools.cache
-def _sources_hash() -> str:
-    found = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        found.update(path.name.encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
-
-
-def library() -> pathlib.Path:
-    """Where the library for this machine and this version of JAX is, or would be."""
-    import jax
-
-    parts = (
-        _sources_hash(),
-        *flags(),
-        platform.system(),
-        platform.machine(),
-        jax.__version__,
-        importlib.metadata.version("jaxlib"),
-    )
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return cache.folder() / "cpu_native" / f"{name}.so"
 
 
 def compiler() -> str | None:

@@ -11,6 +11,7 @@ from patterndsl.analysis.quadtree import Budget, Tiles, tiles
 from patterndsl.analysis.unknown import without_inputs
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, branches
+from patterndsl.plan.cost import Workload
 from patterndsl.plan.stats import reads
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def plan_cost(
     num_heads = sum(len(h) for h, _ in heads)
     found = [(len(h), node_tiles(node, n)) for h, node in heads]
     if sum(t.partial for _, t in found) <= MOST_PARTIAL:
-        plan = attention.plan(n, num_heads=num_heads)
+        plan = attention.plan(
+            n, num_heads=num_heads, workload=_workload(attention, num_heads, head_dim, itemsize)
+        )
         stats = plan.stats()
         tables = stats.table_bytes
         return plan, cost_of(stats.computed, tables, n, num_heads, reads(plan), head_dim, itemsize)
@@ -67,6 +70,16 @@ def plan_cost(
     read = (computed // TILE, computed // TILE)
     cost = cost_of(computed, 0, n, num_heads, read, head_dim, itemsize)
     return None, dataclasses.replace(cost, predicted=True)
+
+
+def _workload(attention: Attention, heads: int, head_dim: int, itemsize: int) -> Workload:
+    """One sequence on JAX's device, or on the CPU."""
+    from patterndsl.api import platform_in_use, priced_as
+
+    platform = platform_in_use()
+    dtype = {2: "bfloat16", 4: "float32"}.get(itemsize, "float64")
+    backend = priced_as(attention.backend, platform, dtype)
+    return Workload(1, heads, heads, head_dim, head_dim, itemsize, platform, backend)
 
 
 def node_tiles(node: Node, n: int) -> Tiles:

@@ -3,7 +3,8 @@
 Alternatives are few and always in the same order: the branch undivided, as it comes and in each layout that
 all members of its union name; and split, members in layouts that they name. All are priced in usual tiles,
 then the best of them over the sizes of tiles. A price is what the cost model makes of the tables: built for
-`SMALL` queries at most, and carried on to the full length as the work has grown up to there.
+`SMALL` queries at most, and carried on to the full length as the work has grown up to there. Sizes whose
+prices differ by less than the model errs are told apart by the pairs that they compute.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from patterndsl.diagnostics import SpecError
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, Branch
-from patterndsl.plan.cost import TERMS, Rates, Work, Workload, part_work, seconds
+from patterndsl.plan.cost import TERMS, Rates, Work, Workload, pairs_computed, part_work, seconds
 from patterndsl.plan.plan import Alternative, Decision, Part, PartChoice
 from patterndsl.plan.split import Disjointness, Member, members, pieces
 
@@ -28,10 +29,11 @@ SMALL = 4096  # queries for which alternatives are priced
 MOST_STRUCTURES = 5
 NEAR = 1.15  # times the best price, up to which other sizes of tiles may make up for it
 MOST_REFINED = 2  # structures for which sizes of tiles are tried
-MOST_TILES = 7  # sizes that are tried for a part
+MOST_TILES = 10  # sizes that are tried for a part
 TILES = (16, 256)  # the smallest and the largest
 STEPS = ((0, 1, 0, 1), (1, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
-MARGIN = 0.97  # of the price of the plainest alternative, below which another is worth it
+ALIKE = 1.12  # times the best price, up to which sizes of tiles are as good: half of its errors are larger
+MARGIN = 0.97  # of the price of the plainest structure, below which another is worth it
 PLAIN = "identity"
 
 Structure: TypeAlias = tuple[tuple[tuple[int, ...] | None, str], ...]
@@ -119,6 +121,14 @@ class Question:
         )
 
 
+class Priced(NamedTuple):
+    """An alternative, its predicted seconds, and the pairs that it computes in each head."""
+
+    alternative: Alternative
+    seconds: float
+    pairs: float
+
+
 def decide(question: Question, given: Alternative | None = None, source: str = "") -> Decision:
     """The alternative to run, or the one that is ``given``, for which ``source`` is the reason."""
     texts = question.texts
@@ -129,13 +139,28 @@ def decide(question: Question, given: Alternative | None = None, source: str = "
     if why:
         return Decision(plain, why, ((plain, None),), texts)
     priced = alternatives(question)
-    best, price = priced[0]
-    base = next(s for a, s in priced if a == plain)
-    if best != plain and price > MARGIN * base:
-        best, why = plain, f"nothing is more than {1 - MARGIN:.0%} faster by the cost model"
-    else:
-        why = f"the fastest of {len(priced)} by the cost model"
-    return Decision(best, why, tuple(priced), texts, question.rates.origin)
+    fastest = priced[0]
+    base = next(p for p in priced if _structure(p.alternative) == _structure(plain))
+    why = f"the fastest of {len(priced)} by the cost model"
+    if fastest.seconds > MARGIN * base.seconds and base is not fastest:
+        fastest, why = base, f"nothing is more than {1 - MARGIN:.0%} faster by the cost model"
+    of_structure = [p for p in priced if _structure(p.alternative) == _structure(fastest.alternative)]
+    best = _leanest(of_structure)
+    if best is not fastest:
+        why = f"{why}, but for one that computes more pairs and is no more than {ALIKE - 1:.0%} faster"
+    considered = tuple((p.alternative, p.seconds) for p in priced)
+    return Decision(best.alternative, why, considered, texts, question.rates.origin)
+
+
+def _structure(alternative: Alternative) -> list[tuple[object, ...]]:
+    """All but the sizes of tiles."""
+    return [(p.members, p.summaries, p.layout) for p in alternative]
+
+
+def _leanest(priced: Sequence[Priced]) -> Priced:
+    """Of those that are about as fast as the fastest, the one that computes the fewest pairs."""
+    most = ALIKE * min(p.seconds for p in priced)
+    return min((p for p in priced if p.seconds <= most), key=lambda p: (p.pairs, p.seconds))
 
 
 def _settled(question: Question) -> str:
@@ -150,24 +175,28 @@ def _settled(question: Question) -> str:
     return ""
 
 
-def alternatives(question: Question, every: bool = False) -> list[tuple[Alternative, float]]:
-    """All that is considered, with predicted seconds, cheapest first; of equal ones the plainer first.
-    ``every``: also the sizes of tiles that were tried on the way, one part at a time."""
+def alternatives(question: Question, every: bool = False) -> list[Priced]:
+    """All that is considered, cheapest first; of equal ones the plainer first. ``every``: also the sizes of
+    tiles that were tried on the way, one part at a time."""
     prices = _Prices(question)
-    usual = [in_tiles(question, s, question.usual) for s in structures(question)]
-    first = [(a, prices.of(a)) for a in usual]
-    found = dict(first)
+    found = {a: prices.of(a) for a in (in_tiles(question, s, question.usual) for s in structures(question))}
     if question.blocks is None:
-        cheapest = min(price for _, price in first)
-        for a, price in sorted(first, key=lambda x: x[1])[:MOST_REFINED]:
-            if price < math.inf and price <= NEAR * cheapest:
+        first = sorted(found.values(), key=lambda p: p.seconds)
+        for usual in first[:MOST_REFINED]:
+            if usual.seconds < math.inf and usual.seconds <= NEAR * first[0].seconds:
+                a = usual.alternative
                 tried = [prices.tried(a, i) for i in range(len(a))]
-                better = tuple(x[0] for x in tried)
-                found.setdefault(better, prices.of(better))
-                for i, part in ((i, part) for i, x in enumerate(tried) if every for part in x):
-                    other = (*better[:i], part, *better[i + 1 :])
-                    found.setdefault(other, prices.of(other))
-    return sorted(found.items(), key=lambda x: x[1])
+                others = [tuple(sizes[0].alternative[i] for i, sizes in enumerate(tried))]
+                others.append(tuple(_leanest(sizes).alternative[i] for i, sizes in enumerate(tried)))
+                if every:
+                    best = others[0]
+                    others += [
+                        (*best[:i], p.alternative[i], *best[i + 1 :])
+                        for i, sizes in enumerate(tried)
+                        for p in sizes
+                    ]
+                found |= {x: prices.of(x) for x in others if x not in found}
+    return sorted(found.values(), key=lambda p: p.seconds)
 
 
 def misfit(question: Question, alternative: Alternative) -> str:
@@ -226,17 +255,18 @@ class _Prices:
 
     def __init__(self, question: Question) -> None:
         self.question = question
-        self.known: dict[tuple[Groups, PartChoice, int], float] = {}
+        self.known: dict[tuple[Groups, PartChoice, int], tuple[float, float]] = {}
         self.terms: dict[Groups, list[Branch]] = {}
         self.growth: dict[tuple[Groups, str, int], Work] = {}
         self.factor = _factor(question)
 
-    def of(self, alternative: Alternative) -> float:
-        """Predicted seconds of an alternative; infinite where it cannot be planned."""
-        return sum(self.part(alternative, i) for i in range(len(alternative)))
+    def of(self, alternative: Alternative) -> Priced:
+        """An alternative, with its price; infinite where it cannot be planned."""
+        parts = [self.part(alternative, i) for i in range(len(alternative))]
+        return Priced(alternative, sum(s for s, _ in parts), sum(pairs for _, pairs in parts))
 
-    def part(self, alternative: Alternative, i: int) -> float:
-        """Predicted seconds of one part, and of merging it with those before it."""
+    def part(self, alternative: Alternative, i: int) -> tuple[float, float]:
+        """Predicted seconds of one part, and of merging it with those before it; and its pairs."""
         groups = tuple((p.members, p.summaries) for p in alternative)
         key = (groups, alternative[i], i)
         if key not in self.known:
@@ -246,7 +276,7 @@ class _Prices:
             self.known[key] = self._price(self.terms[groups][i], alternative[i], kind)
         return self.known[key]
 
-    def _price(self, branch: Branch, part: PartChoice, key: tuple[Groups, str, int]) -> float:
+    def _price(self, branch: Branch, part: PartChoice, key: tuple[Groups, str, int]) -> tuple[float, float]:
         try:
             work = self._work(branch, part, self.factor, later=key[2] > 0)
             if self.factor > 1:
@@ -255,8 +285,8 @@ class _Prices:
                     self.growth[key] = _growth(work, half, self.factor)
                 work = {name: amount * self.growth[key][name] for name, amount in work.items()}
         except SpecError:
-            return math.inf  # too large; or refused, as the plan itself will be
-        return seconds(work, self.question.rates)
+            return math.inf, math.inf  # too large; or refused, as the plan itself will be
+        return seconds(work, self.question.rates), pairs_computed(work)
 
     def _work(self, branch: Branch, part: PartChoice, factor: int, later: bool) -> Work:
         q = self.question
@@ -264,18 +294,26 @@ class _Prices:
         made = q.build(branch, part.layout, shape, (part.block_q, part.block_k))
         return part_work(made, shape.n, shape.n_q, q.workload, later=later)
 
-    def tried(self, alternative: Alternative, i: int) -> list[PartChoice]:
-        """The part in tiles of the sizes that a walk from its own tries, the best first."""
+    def tried(self, alternative: Alternative, i: int) -> list[Priced]:
+        """The alternative with part ``i`` in tiles of the sizes that a walk from its own tries, the cheapest
+        first; prices are that part's."""
+
+        def priced(part: PartChoice) -> Priced:
+            changed = (*alternative[:i], part, *alternative[i + 1 :])
+            return Priced(changed, *self.part(changed, i))
+
         best = alternative[i]
-        price = {best: self.part(alternative, i)}
+        found = {best: priced(best)}
         while True:
-            before = best
-            for other in _neighbours(before, self.question.shape):
-                if other not in price and len(price) < MOST_TILES:
-                    price[other] = self.part((*alternative[:i], other, *alternative[i + 1 :]), i)
-            best = min(price, key=price.__getitem__)
-            if best == before or len(price) >= MOST_TILES:
-                return sorted(price, key=price.__getitem__)
+            for other in _neighbours(best, self.question.shape):
+                if other in found or len(found) >= MOST_TILES:
+                    continue
+                found[other] = priced(other)
+                before, best = best, _leanest(list(found.values())).alternative[i]
+                if best != before:
+                    break
+            else:
+                return sorted(found.values(), key=lambda p: p.seconds)
 
 
 def _neighbours(part: PartChoice, shape: Shape) -> list[PartChoice]:

@@ -45,8 +45,9 @@ class Workload:
 
 TERMS: Mapping[str, str] = {
     "product": "a multiplication and addition in the products with keys and values",
+    "masked product": "the same for a masked pair: an executor may skip pairs that are found not to be kept",
     "exponential": "a pair's softmax, in each head",
-    "select": "a masked pair, in each head",
+    "masked exponential": "the same, and its masking, for a masked pair",
     "predicate": "an operation of the predicate for a masked pair, in each head (where it is fused)",
     "read": "a byte of keys and values read from a run of slots",
     "gather": "a byte of keys and values gathered from blocks of slots",
@@ -84,6 +85,11 @@ def total(works: Iterable[Work]) -> Work:
         for name, amount in w.items():
             found[name] += amount
     return found
+
+
+def pairs_computed(work: Work) -> float:
+    """Pairs of a query and a slot, in each head, masked ones included."""
+    return work["exponential"] + work["masked exponential"]
 
 
 def plan_work(plan: Plan, workload: Workload) -> Work:
@@ -125,9 +131,10 @@ def part_work(part: Part, n: int, n_q: int, workload: Workload, *, later: bool =
             pairs = float(part.block_q) * slots_visited(segment)
             masked = pairs * _partial(segment)
             bytes_read = w.batch * w.kv_heads * (pairs / part.block_q) * width * w.itemsize
-            found["product"] += w.batch * w.heads * pairs * width
-            found["exponential"] += w.batch * w.heads * pairs
-            found["select"] += w.batch * w.heads * masked
+            found["product"] += w.batch * w.heads * (pairs - masked) * width
+            found["masked product"] += w.batch * w.heads * masked * width
+            found["exponential"] += w.batch * w.heads * (pairs - masked)
+            found["masked exponential"] += w.batch * w.heads * masked
             found["predicate"] += w.batch * w.heads * masked * operations[segment.source]
             found["read" if segment.contiguous else "gather" if segment.block > 1 else "slot"] += bytes_read
             found["visit"] += _visits(segment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -135,16 +136,20 @@ class PlacesGrid(Grid):
 
 def bind(term: Term, pool: Pool, axis: Axis, n: int, slots: int) -> Term:
     """The term, simplified for the positions that there are and checked to be computable in int32."""
+    return _bound(term, pool, axis.offset, axis.length, n, slots)
+
+
+@functools.lru_cache(maxsize=256)  # tiles of several sizes are tried
+def _bound(term: Term, pool: Pool, offset: int | None, length: int, n: int, slots: int) -> Term:
     slot = str(slot_index(pool).value)
-    end = (axis.offset or 0) + axis.length - 1
-    q = ANY if axis.offset is None else Interval(axis.offset, end)
+    q = ANY if offset is None else Interval(offset, offset + length - 1)
     env: Env = {"q": q, slot: Interval(0, slots - 1)}
     keep = simplify_over(term.keep, env)
     count = None if term.count is None else simplify_over(term.count, env)
     if count is not None and bounds(count, env, xp=EXACT).hi <= 1:
         count = None  # what is kept counts at least once
-    if axis.offset is None:  # offsets at run time leave queries within a sequence's length of the keys
-        env = {**env, "q": Interval(-(n + axis.length), n + axis.length)}
+    if offset is None:  # offsets at run time leave queries within a sequence's length of the keys
+        env = {**env, "q": Interval(-(n + length), n + length)}
     for e in (keep, count):
         if e is None:
             continue

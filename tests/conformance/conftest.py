@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import tempfile
+from pathlib import Path
 
 import pytest
 
-from patterndsl.backends.cpu_native import build
+from patterndsl import cache
+from tests.native import use_kernel
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cpu_native backend is built (kept between runs while its sources stay the same)."""
-    if build.compiler() is None:
-        pytest.skip("no C++ compiler")
-    folder = os.path.join(tempfile.gettempdir(), f"patterndsl-tests-{getpass.getuser()}")
-    monkeypatch.setenv("PATTERNDSL_CACHE", folder)
-    if not build.library().exists():
-        build.build()
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cpu_native backend is built."""
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    use_kernel(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

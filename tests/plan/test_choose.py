@@ -144,11 +144,12 @@ def test_a_window_has_one_structure_and_larger_ones_larger_tiles() -> None:
     )
 
 
-def test_prices_rise_and_the_first_is_chosen_or_the_plain_one_is_as_good() -> None:
+def test_prices_rise_and_the_chosen_is_about_the_first_or_the_plain_one_is_as_good() -> None:
     decision, plan = decided("causal & (local(64) | logsparse)", 8192)
     prices = [p for _, p in decision.considered if p is not None]
     assert prices == sorted(prices) and len(prices) >= 2
-    assert decision.chosen == decision.considered[0][0]
+    price = dict(decision.considered)[decision.chosen]
+    assert price is not None and price <= choose.ALIKE * prices[0]
     text = plan.explain()
     assert "the fastest of" in text and RATES.origin in text
     assert text.count(" ms: ") == len(prices) and text.count("(chosen)") == 1
@@ -209,7 +210,8 @@ def test_what_takes_too_much_memory_gives_way_to_the_next_best(monkeypatch: pyte
     monkeypatch.setattr(Question, "parts", parts)
     build.forget_plans()
     second, _ = decided("causal & (local(64) | logsparse)", 4096)
-    assert second.chosen == first.considered[1][0] and "memory" in second.reason
+    others = [a for a, _ in first.considered if a != first.chosen]
+    assert second.chosen == others[0] and "memory" in second.reason
 
 
 @pytest.mark.parametrize("n", [10**12, 2**36])
