@@ -128,9 +128,9 @@ def everything(n=N, n_q=None, batch=2, heads=4, seed=1):
 @pytest.mark.parametrize(
     "pattern,style",
     [
-        ("sum", "padded"),
         ("pyramid", "parts of loops"),
-        ("pyramid", "parts in any order"),
+        pytest.param("sum", "padded", marks=SLOW),
+        pytest.param("pyramid", "parts in any order", marks=SLOW),
         pytest.param("sum", "any order", marks=SLOW),
         pytest.param("pyramid", "padded runs", marks=SLOW),
         pytest.param("gaps", "padded runs", marks=SLOW),
@@ -156,7 +156,13 @@ def test_each_argument(name):
 
 
 @pytest.mark.parametrize(
-    "shape,style", [((1, 1), "loop"), ((2, 1), "padded runs"), ((1, 4), "padded"), ((2, 1), "any order")]
+    "shape,style",
+    [
+        ((2, 1), "padded runs"),
+        ((1, 4), "padded"),
+        pytest.param((1, 1), "loop", marks=SLOW),
+        pytest.param((2, 1), "any order", marks=SLOW),
+    ],
 )
 def test_broadcast_bias(shape, style):
     bias = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, N, N)), jnp.float32)
@@ -166,7 +172,9 @@ def test_broadcast_bias(shape, style):
     assert bool((got[0][1][:, 5:9] == -jnp.inf).all()) and bool((got[0][0][:, 5:9] == 0).all())
 
 
-@pytest.mark.parametrize("reduce", ["mean", "max", "first", "last", weighted])
+@pytest.mark.parametrize(
+    "reduce", ["mean", "max", pytest.param("first", marks=SLOW), pytest.param("last", marks=SLOW), weighted]
+)
 @pytest.mark.parametrize(
     "weight,lengths",
     [("count", (30, 0)), pytest.param("one", None, marks=SLOW), pytest.param("one", (N, 1), marks=SLOW)],
@@ -192,9 +200,9 @@ def test_summaries(reduce, weight, lengths):
     "n,n_q,style",
     [
         (N, 5, "loop"),
-        (20, N, "gathered"),
         (1, 1, "runs"),
-        (20, N, "parts in any order"),
+        pytest.param(20, N, "gathered", marks=SLOW),
+        pytest.param(20, N, "parts in any order", marks=SLOW),
         pytest.param(N, 5, "any order", marks=SLOW),
         pytest.param(N, 5, "runs", marks=SLOW),
         pytest.param(20, N, "loop", marks=SLOW),
@@ -207,7 +215,7 @@ def test_lengths_that_differ(n, n_q, style):
     compare(heads, plan, *operands(n=n, n_q=n_q), **everything(n=n, n_q=n_q))
 
 
-@pytest.mark.parametrize("shuffled", [(), ("queries", "tokens")])
+@pytest.mark.parametrize("shuffled", [(), pytest.param(("queries", "tokens"), marks=SLOW)])
 def test_position_of_the_first_query_known_at_run_time(shuffled):
     heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
     plan = make_plan(heads, N, 20, q_offset=None, style=Style(step=4, contiguous=True, shuffled=shuffled))
@@ -216,7 +224,13 @@ def test_position_of_the_first_query_known_at_run_time(shuffled):
 
 
 @pytest.mark.parametrize(
-    "kv_lengths,style", [((N, N), "loop"), ((0, 20), "runs"), ((N - 1, 1), "parts"), ((20, 0), "any order")]
+    "kv_lengths,style",
+    [
+        ((0, 20), "runs"),
+        ((N - 1, 1), "parts"),
+        pytest.param((N, N), "loop", marks=SLOW),
+        pytest.param((20, 0), "any order", marks=SLOW),
+    ],
 )
 def test_key_lengths(kv_lengths, style):
     heads = {(0, 1, 2, 3): [PATTERNS["window and global"](N)]}
@@ -248,7 +262,10 @@ def test_what_lies_beyond_the_key_lengths_may_be_anything():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("batch,style", [(1, "gathered"), (2, "loop"), (2, "parts in any order")])
+@pytest.mark.parametrize(
+    "batch,style",
+    [(2, "loop"), pytest.param(1, "gathered", marks=SLOW), pytest.param(2, "parts in any order", marks=SLOW)],
+)
 def test_inputs(batch, style):
     doc = jnp.asarray(np.random.default_rng(0).integers(0, 4, (batch, N)).cumsum(1) // 20, jnp.int32)
     keep = CAUSAL & read("doc", Q).eq(read("doc", K))
@@ -267,7 +284,9 @@ def test_inputs(batch, style):
         pytest.param([(0, 1, 2, 3), (4, 5, 6, 7)], 8, 2, marks=SLOW),  # whole groups of heads
         ([(0, 1), (2, 3), (4, 5, 6, 7)], 8, 2),  # half of a group
         pytest.param([(0, 2, 4, 6), (1, 3, 5, 7)], 8, 2, marks=SLOW),  # every other head
-        ([(0, 1, 2, 4), (3, 5, 6, 7)], 8, 2),  # uneven: key heads are read per query head
+        pytest.param(
+            [(0, 1, 2, 4), (3, 5, 6, 7)], 8, 2, marks=SLOW
+        ),  # uneven: key heads are read per query head
         pytest.param([(3,), (0, 1, 2)], 4, 4, marks=SLOW),
         pytest.param([(0, 1, 2)], 3, 1, marks=SLOW),
     ],
@@ -290,7 +309,9 @@ def test_branches_are_normalised_apart():
     assert len(got) == 2
 
 
-@pytest.mark.parametrize("dtype,tolerance", [(jnp.bfloat16, 4e-2), (jnp.float16, 6e-3)])
+@pytest.mark.parametrize(
+    "dtype,tolerance", [(jnp.bfloat16, 4e-2), pytest.param(jnp.float16, 6e-3, marks=SLOW)]
+)
 @pytest.mark.parametrize("style", ["loop"])
 def test_half_precision(dtype, tolerance, style):
     heads = {(0, 1, 2, 3): [PATTERNS["pyramid"](N)]}
@@ -323,6 +344,7 @@ def example(style="loop", n=40):
     return attend, (q, k, v, options["bias"], options["alibi_slopes"], options["kv_lengths"], jnp.int32(0))
 
 
+@SLOW
 def test_transformations():
     """grad, vmap, vmap of grad, checkpoint, scan and jit, with integers that are traced."""
     attend, (*floats, lengths, offset) = example()
