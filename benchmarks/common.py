@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import statistics
@@ -26,6 +27,23 @@ def best_of(run: Callable[[], Any], repeats: int = 7, budget: float = 2.0) -> fl
         run()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def quickest(runs: Sequence[Callable[[], Any]], rounds: int = 5, turn: float = 0.1) -> list[float]:
+    """Seconds of each call: the least of some rounds, in each of which all calls take turns of ``turn``
+    seconds, so that a slow phase of the machine falls on all alike. A first round compiles."""
+    for run in runs:
+        run()
+    least = [math.inf] * len(runs)
+    for _ in range(rounds):
+        for i, run in enumerate(runs):
+            left = turn
+            while left > 0:
+                start = time.perf_counter()
+                run()
+                took = time.perf_counter() - start
+                least[i], left = min(least[i], took), left - took
+    return least
 
 
 def machine() -> dict[str, str]:
@@ -70,10 +88,17 @@ def _cell(x: Any) -> str:
     return f"{x:.3g}" if isinstance(x, float) else str(x)
 
 
-def save(name: str, command: str, rows: Any) -> pathlib.Path:
-    """Write results with the machine, the date and the command that made them."""
+def save(name: str, command: str, rows: Any, key: str | None = None) -> pathlib.Path:
+    """Write results with the machine, the date and the command that made them.
+
+    ``key``: the column that names a row; rows already there that are not measured now stay as they are.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    if key is not None and path.exists():
+        measured = {row[key]: row for row in rows}
+        before = [measured.pop(row[key], row) for row in json.loads(path.read_text())["rows"]]
+        rows = [*before, *measured.values()]
     data = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "rows": rows}
     path.write_text(json.dumps(data, indent=2) + "\n")
     return path

@@ -6,6 +6,7 @@
 float32, batch 1, 4 heads of 64. Peers, as in `cpu_peers`: `jax.nn.dot_product_attention` with the pattern as
 a dense mask (none for summaries), and `torch.compile(flex_attention)` where torch is installed (forward
 only). Ratios are their time over the native kernel's: above 1, the kernel is faster.
+The times are the least of some rounds, in each of which all but dense attention take their turn.
 "÷ forward" is the time of the gradient less that of the forward pass, over the forward pass.
 
     python benchmarks/cpu_native.py --bars [--save]
@@ -18,32 +19,34 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import best_of, save, table
-from cpu_peers import SPECS, flex, flex_masks
+from common import best_of, quickest, save, table
+from cpu_peers import SPECS, flex_call, flex_masks
 
 import patterndsl as pd
 from patterndsl.backends.cpu_native import build
 
 MEASURED = ("window 256", "headline", "longformer", "strided 64")
-
+ROUNDS = 7
 
 BARS = ("strided(64)", "dilated(256, 4)", "hierarchical(4)", "neighborhood([128, 128], 13)")
 BAR = 10.0  # dense attention's time over ours
 
 
-def seconds(attention: Any, arrays: tuple[jax.Array, ...]) -> tuple[float, float]:
-    """Of the forward pass, and of the gradient, which includes it."""
+def calls(spec: str, backend: str, arrays: tuple[jax.Array, ...]) -> list[Callable[[], Any]]:
+    """The forward pass, and the gradient, which includes it."""
+    attention = pd.compile(spec, backend=backend)
     forward = jax.jit(attention)
     gradient = jax.jit(jax.grad(lambda q, k, v: attention(q, k, v).sum(), argnums=(0, 1, 2)))
-    return (
-        best_of(lambda: forward(*arrays).block_until_ready()),
-        best_of(lambda: jax.block_until_ready(gradient(*arrays))),
-    )
+    return [
+        lambda: forward(*arrays).block_until_ready(),
+        lambda: jax.block_until_ready(gradient(*arrays)),
+    ]
 
 
 def row(name: str, n: int, peers: bool) -> list[Any]:
@@ -52,19 +55,21 @@ def row(name: str, n: int, peers: bool) -> list[Any]:
     rng = np.random.default_rng(0)
     host = tuple(rng.standard_normal((1, n, 4, 64), dtype=np.float32) for _ in range(3))
     arrays = tuple(jnp.asarray(a) for a in host)
-    ours, gradient = seconds(pd.compile(spec, backend="cpu_native"), arrays)
-    xla, xla_gradient = seconds(pd.compile(spec, backend="xla"), arrays)
-    dense = other = None
-    if peers and "hierarchical" not in spec:
+    peers = peers and "hierarchical" not in spec
+    flexed = flex_call(flex_masks()[name], n, host) if peers else None
+    runs = [*calls(spec, "cpu_native", arrays), *calls(spec, "xla", arrays)]
+    ours, gradient, xla, xla_gradient, *other = quickest(runs + ([] if flexed is None else [flexed]), ROUNDS)
+    dense = None
+    if peers:
         mask = jnp.asarray(pd.parse(spec).mask(n))[None, None]
         run = jax.jit(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, mask=mask))
         dense = best_of(lambda: run(*arrays).block_until_ready(), repeats=2) / ours
-        other = flex(flex_masks()[name], n, host)
-    ratios = [xla / ours, None if other is None else other / ours, dense]
     return [
         name,
         1e3 * ours,
-        *ratios,
+        xla / ours,
+        other[0] / ours if other else None,
+        dense,
         1e3 * (gradient - ours),
         (gradient - ours) / ours,
         xla_gradient / gradient,
