@@ -63,7 +63,9 @@ def optimized(arguments: Arguments, show: bool = False) -> Module:
     def printer(name: str, module: Module) -> None:
         print_text(f"// after {name}\n{text(module)}", sys.stderr)
 
-    module = resolve.set_params(options.read_spec(arguments).module, options.params_of(arguments))
+    module = resolve.inline(
+        resolve.set_params(options.read_spec(arguments).module, options.params_of(arguments))
+    )
     main = resolve.pick_layer(module.main, arguments.layer)
     return run(dataclasses.replace(module, main=main), print_ir=printer if show else None)
 
