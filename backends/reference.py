@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.backends.facts import Facts, facts_of, of_heads
 from patterndsl.ir.dense import dense
-from patterndsl.ir.nodes import Mix, Node, Pool
+from patterndsl.ir.nodes import Fact, Mix, Node, Pool
 from patterndsl.ir.normal import lift_mix
 
 if TYPE_CHECKING:
@@ -42,25 +43,31 @@ Pools = tuple[tuple[tuple[Pool, ...], ...], ...]
 ARRAYS = ("q", "k", "v", "alibi_slopes", "bias", "kv_lengths", "inputs")
 
 
-def run(groups: Groups, x: Operands) -> list[tuple[jax.Array, jax.Array]]:
-    """Attention by groups of heads, each with its pattern (bound at n). See `backends.Kernel`."""
+def run(groups: Groups, x: Operands, facts: Facts | None = None) -> list[tuple[jax.Array, jax.Array]]:
+    """Attention by groups of heads, each with its pattern (bound at n). See `backends.Kernel`. ``facts``:
+    those of another call, where this one has some of its queries."""
     arrays = {name: getattr(x, name) for name in ARRAYS}
     branches = tuple((heads, _branches(node)) for heads, node in groups)
+    if facts is None:
+        facts = facts_of((node for _, node in groups), x)
+    arrays["facts"] = list(facts.values())
     pools: Pools | None = None
-    if isinstance(x.q_offset, int) and not x.inputs:
+    if isinstance(x.q_offset, int) and not x.inputs and not facts:
         # Counted here in NumPy, exactly, and passed as arrays: as constants they would be compiled anew for
         # each offset, which takes far longer than the attention itself.
         n, positions = x.k.shape[1], x.q_offset + np.arange(x.q.shape[1])
         counts = [[dense(node, positions, n) for node in nodes] for _, nodes in branches]
         pools = tuple(tuple(tuple(found) for found in group) for group in counts)
         arrays["counts"] = [[list(found.values()) for found in group] for group in counts]
-    found: list[tuple[jax.Array, jax.Array]] = _run(branches, pools, x.scale, x.softcap, x.q_offset, arrays)
+    static = (branches, tuple(facts), pools, x.scale, x.softcap)
+    found: list[tuple[jax.Array, jax.Array]] = _run(*static, x.q_offset, arrays)
     return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(
     groups: Branches,
+    facts: tuple[Fact, ...],
     pools: Pools | None,
     scale: float,
     softcap: float | None,
@@ -70,6 +77,10 @@ def _run(
     """One compilation for each set of patterns and shapes, instead of one for each small operation."""
     arrays = dict(arrays)
     known = arrays.pop("counts", None)
+    data: dict[Any, Any] = dict(arrays["inputs"])
+    chosen = dict(zip(facts, arrays.pop("facts"), strict=True))
+    if chosen:  # pairs then have an axis of heads
+        data = {name: value[:, None] for name, value in data.items()}
     x = Operands(scale=scale, softcap=softcap, q_offset=q_offset, **arrays)
     positions = q_offset + jnp.arange(x.q.shape[1])
     per_group: list[list[tuple[jax.Array, jax.Array]]] = []
@@ -77,7 +88,8 @@ def _run(
         per_group.append([])
         for b, node in enumerate(nodes):
             if pools is None:
-                counts = dense(node, positions, x.k.shape[1], x.inputs, jnp)
+                mine: dict[Any, Any] = {fact: of_heads(array, heads) for fact, array in chosen.items()}
+                counts = dense(node, positions, x.k.shape[1], {**data, **mine}, jnp)
             else:
                 counts = dict(zip(pools[g][b], known[g][b], strict=True))
             per_group[-1].append(_branch(np.asarray(heads), counts, positions, x))
@@ -149,10 +161,10 @@ def _pool_logits(
         s = s + jnp.sum(jnp.where(inside, bias[..., tokens], 0), axis=-1) / size[:, None, None]
     if pool.weight == "count":
         s = s + jnp.log(size.astype(s.dtype))[:, None, None]
-    count = count.reshape((1,) * (3 - count.ndim) + count.shape)  # [B | 1, T, slots]
-    kept = (count > 0) & jnp.any(real, axis=-1)[:, None]
-    s = s + jnp.log(jnp.maximum(count, 1).astype(s.dtype))[:, None]
-    return jnp.where(kept[:, None], s, -jnp.inf), values
+    count = count[:, None] if count.ndim == 3 else count  # [B | 1, N | 1, T, slots] (or without both)
+    kept = (count > 0) & jnp.any(real, axis=-1)[:, None, None]
+    s = s + jnp.log(jnp.maximum(count, 1).astype(s.dtype))
+    return jnp.where(kept, s, -jnp.inf), values
 
 
 def pooled(x: jax.Array, real: jax.Array, reduce: Any) -> jax.Array:

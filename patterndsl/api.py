@@ -255,11 +255,18 @@ def reference(
         spec.inputs, q, k, v, scale=scale, softcap=softcap, sinks=sinks, alibi_slopes=alibi_slopes, bias=bias,
         q_offset=q_offset, kv_lengths=kv_lengths, gates=gates, return_lse=return_lse, inputs=inputs,
     )  # fmt: skip
-    module = resolve.inline(resolve.set_params(spec.module, params))
-    module = _replace(module, resolve.pick_layer(module.main, layer))
-    computed = computed_inputs(module.main)
+    nodes = nodes_of(spec, params, layer, call.lengths[0], call.operands.q.shape[2])
+    computed = frozenset[str]().union(*(computed_inputs(node) for _, node in nodes))
     check_computed(computed, on_host(spec.inputs, inputs) if computed else {})
-    return finish(call, run(head_nodes(module, call.lengths[0], call.operands.q.shape[2]), call.operands))
+    return finish(call, run(nodes, call.operands))
+
+
+def nodes_of(
+    spec: Spec, params: Mapping[str, int] | None, layer: int, n: int, num_heads: int
+) -> tuple[tuple[tuple[int, ...], Node], ...]:
+    """The heads of a layer, grouped by their pattern at n keys, as the spec has it: no pass has seen it."""
+    module = resolve.inline(resolve.set_params(spec.module, params))
+    return head_nodes(_replace(module, resolve.pick_layer(module.main, layer)), n, num_heads)
 
 
 def head_nodes(module: Module, n: int, num_heads: int) -> tuple[tuple[tuple[int, ...], Node], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -203,6 +204,7 @@ def _argument(cls: type[Pattern], p: Parameter, value: Any, specs: list[Spec], i
 
 _WANTED = {
     "number": "a whole number",
+    "decimal": "a number",
     "tokens": "a list of tokens",
     "shape": "a whole number or a list of them",
     "pattern": "a pattern",
@@ -216,6 +218,10 @@ def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: list[str]) -> 
     match kind.sort:
         case "number":
             return _number(value)
+        case "decimal":
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError
+            return float(value)
         case "tokens":
             return value if isinstance(value, Tokens) else Tokens(tuple(_item(i) for i in value))
         case "shape":

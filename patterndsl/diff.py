@@ -261,6 +261,15 @@ def _compare_branch(pair: tuple[Node, Node], specs: tuple[Spec, Spec], limit: in
     def first(lengths: Iterable[int]) -> Difference | None:
         return next((found for n in lengths if (found := differ(n)) is not None), None)
 
+    if any(p.holds_choice for p in pair):  # no mask to compare without q and k: a proof, or nothing
+        result = _proof(pair)
+        advice = "`mask(n, operands=(q, k))` shows it for given ones"
+        unknown = f"what is kept is chosen from q and k, and not proved the same for all of them; {advice}"
+        return (
+            result
+            if result.outcome != "undecided"
+            else dataclasses.replace(result, checked=0, reason=unknown)
+        )
     result, found = DiffResult("undecided"), first(_lengths(pair, limit))
     if found is None:
         result, last = _proof(pair), compared

@@ -9,7 +9,7 @@ length as at the sequence's own, which is checked for each length; where not (`g
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patterndsl.diagnostics import SpecError
@@ -18,6 +18,7 @@ from patterndsl.spec import check_positive
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
+    from patterndsl.ir.nodes import Node
     from patterndsl.ir.normal import Branch
 
 SMALLEST = 256
@@ -80,6 +81,7 @@ class Bucketed:
         bucket_q = bucket if together else 1 << (n_q - 1).bit_length()
         offset = n - n_q if q_offset is None else q_offset
         self._check(n, bucket, n_q, offset, np.shape(q)[-2])
+        self._check_choice(n, n_q, bucket_q, offset)
         own = {name: arguments.pop(name) for name in self.attention.spec.inputs if name in arguments}
         padded = {name: _pad(x, bucket, -1, last=True) for name, x in own.items()}
         out = self.attention(
@@ -109,6 +111,16 @@ class Bucketed:
             advice = "call the attention function itself: it is compiled for each length"
             raise SpecError(BadCall(argument="k", reason=reason, advice=advice))
 
+    def _check_choice(self, n: int, n_q: int, bucket_q: int, offset: Any) -> None:
+        """Raise SpecError where queries that are there for the padding alone would choose with the others:
+        those at the position of a key that exists."""
+        after_all = isinstance(offset, int) and offset + n_q >= n
+        if bucket_q == n_q or after_all or not self.attention.module.main.holds_choice:
+            return
+        reason = "padding might change what is chosen from q and k, as the last query is not at the last key"
+        advice = "leave out `q_offset`, give a power of two of queries, or call the attention function itself"
+        raise SpecError(BadCall(argument="q_offset", reason=reason, advice=advice))
+
 
 def _differs(attention: Attention, n: int, bucket: int, first: int, last: int, num_heads: int) -> str | None:
     """Why the pattern at n keys is not the one at ``bucket`` keys of which n exist; None where it is."""
@@ -119,13 +131,25 @@ def _differs(attention: Attention, n: int, bucket: int, first: int, last: int, n
     groups = [head_nodes(attention.module, size, num_heads) for size in sizes]
     by_head = [{head: node for heads, node in g for head in heads} for g in groups]
     for a, b in dict.fromkeys(zip(*([g[h] for h in range(num_heads)] for g in by_head), strict=True)):
-        pair = [branches(node, size) for node, size in zip((a, b), sizes, strict=True)]
-        if len(pair[0]) != len(pair[1]) or not all(
-            _same(x, y, n, first, last) for x, y in zip(*pair, strict=True)
-        ):
-            padded = f"that at {bucket}, to which they would be padded"
-            return f"the pattern at {n} keys is not shown to be a part of {padded}"
+        for x, y in [(a, b), *((p, p) for p in _chosen_among(a))]:
+            pair = [branches(node, size) for node, size in zip((x, y), sizes, strict=True)]
+            if len(pair[0]) != len(pair[1]) or not all(
+                _same(own, padded, n, first, last) for own, padded in zip(*pair, strict=True)
+            ):
+                whole = f"that at {bucket}, to which they would be padded"
+                return f"the pattern at {n} keys is not shown to be a part of {whole}"
     return None
+
+
+def _chosen_among(node: Node) -> Iterator[Node]:
+    """What the choices of a pattern are made among. (Choices that differ at two lengths make predicates that
+    do, which are then not taken for the same.)"""
+    from patterndsl.ir.nodes import Pattern
+    from patterndsl.ir.normal import walk
+
+    for p in walk(node):
+        if isinstance(p, Pattern) and p.holds_choice:
+            yield from p.children
 
 
 def _same(a: Branch, b: Branch, n: int, first: int, last: int) -> bool:
@@ -148,7 +172,7 @@ def _same(a: Branch, b: Branch, n: int, first: int, last: int) -> bool:
             odd = where(amounts[0].eq(amounts[1]), 0, 1) if amounts[0] is not amounts[1] else odd
         if keep[0] is keep[1] and x.count is y.count:
             continue
-        if odd.inputs() or tally(odd, slot, first, last - first + 1, slots, rows=False).upper:
+        if odd.reads_data() or tally(odd, slot, first, last - first + 1, slots, rows=False).upper:
             return False
     return True
 

@@ -13,15 +13,30 @@ from patterndsl.diagnostics import (
     Diagnostics,
     KeepsNothing,
     RowsWithoutKeys,
+    SelectWithoutAmong,
     SpecError,
     TokenSeenTwice,
 )
 from patterndsl.ir import resolve
 from patterndsl.ir.dense import dense
-from patterndsl.ir.nodes import Cases, Heads, Layers, Mix, Module, Node, Pattern, Union
+from patterndsl.ir.nodes import (
+    Cases,
+    Difference,
+    Heads,
+    Intersection,
+    Layers,
+    Mix,
+    Module,
+    Node,
+    Pattern,
+    Union,
+)
 from patterndsl.ir.normal import has_summaries, walk
+from patterndsl.passes.windows import within
 from patterndsl.patterns.hierarchical import Hierarchical
 from patterndsl.patterns.local import Local
+from patterndsl.patterns.select import Select
+from patterndsl.patterns.transforms import Blocks
 from patterndsl.spec import Slots, Spec
 
 SMALL = (1, 2, 7, 64)
@@ -36,8 +51,9 @@ def lint(
 ) -> tuple[Diagnostic, ...]:
     """Warnings and notes, for every layer and head that the spec tells apart.
 
-    ``lengths``: further n to look at; the spec must be valid there. Specs with run-time inputs are not judged
-    by what they keep, since that is up to the data. Raises SpecError.
+    ``lengths``: further n to look at; the spec must be valid there. Specs with run-time inputs, or with
+    patterns chosen from q and k, are not judged by what they keep, since that is up to the data. Raises
+    SpecError.
     """
     module = resolve.inline(resolve.set_params(spec.module, params))
     found = Diagnostics()
@@ -46,11 +62,12 @@ def lint(
             resolve.check_arguments(p, None, module.spans.get(p))
     empty = always_empty(module)
     found.extend(empty)
+    found.extend(compete_with_future(module))
     proved = {d.pattern for d in empty}
     for head, layer in variants(module.main):
         for n in lengths:
             spec.bind(n, params=params, head=head, layer=layer)
-        if not spec.inputs:
+        if not spec.inputs and not module.main.holds_choice:
             small = [n for n in lengths if n <= LARGER]
             more = _lint_one(spec, module, params, head, layer, small)
             found.extend(d for d in more if not (isinstance(d, KeepsNothing) and d.pattern in proved))
@@ -68,9 +85,43 @@ def always_empty(module: Module) -> tuple[KeepsNothing, ...]:
     return ()
 
 
+def compete_with_future(module: Module) -> Iterator[SelectWithoutAmong]:
+    """A warning for each `select` under `causal` whose blocks are chosen among future ones too."""
+    seen: dict[tuple[Node, bool], None] = {}
+    pending = [(module.main, False)]
+    while pending:
+        p, causal = pending.pop()
+        if (p, causal) in seen:
+            continue
+        seen[p, causal] = None
+        if isinstance(p, Select):
+            if causal and not _ahead_at_most(p.among, (p.block.number or 1) - 1):
+                yield SelectWithoutAmong(span=module.spans.get(p))
+            continue
+        pending.extend((child, causal or _ahead_at_most(p, 0)) for child in p.children)
+
+
+def _ahead_at_most(p: Node, most: int) -> bool:
+    """Whether no query sees a key further ahead than that, as far as it is plain to see: no block of more
+    keys than that lies in the future and is then kept as a whole."""
+    if isinstance(p, Difference):
+        return _ahead_at_most(p.left, most)
+    if isinstance(p, Union):
+        return all(_ahead_at_most(m, most) for m in p.members)
+    if isinstance(p, Cases):
+        return all(_ahead_at_most(child, most) for child in p.children)
+    if isinstance(p, Blocks):  # a pair moves by less than a block
+        size = p.size.number
+        return size is not None and size - 1 <= most and _ahead_at_most(p.p, most - size + 1)
+    right = within(p).right
+    if right is not None and right <= most:
+        return True
+    return isinstance(p, Intersection) and any(_ahead_at_most(m, most) for m in p.members)
+
+
 def _looks_empty(p: Node, module: Module) -> bool:
     """Keeps nothing at a small n, for the first head of the first layer."""
-    if any(isinstance(x, Mix) for x in walk(p)):
+    if p.holds_choice or any(isinstance(x, Mix) for x in walk(p)):
         return False
     n = SMALL[-1]
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patterndsl.diagnostics import BadCall, InputShape, SpecError
+from patterndsl.diagnostics import BadCall, ChosenFromData, InputShape, SpecError
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.interval import Interval, classify
 from patterndsl.ir.nodes import Pool
@@ -74,6 +74,8 @@ def picture(
     or empty are drawn so, and the others are sampled (the same sample each time): the work does not grow.
     """
     node = spec.bind(n, params=params, head=head, layer=layer)
+    if node.holds_choice:
+        raise SpecError(ChosenFromData(pattern=str(node)))
     values = check_inputs(spec.inputs, inputs, n)
     for name, value in values.items():
         if value.ndim != 1:
@@ -159,7 +161,7 @@ def _proved(density: Floats, term: Term, pool: Pool, n: int, bounds: Ints) -> Fl
         "n": Interval(n, n, 0),
     }
     truth = classify(term.keep, env)
-    if not term.keep.inputs():
+    if not term.keep.reads_data():
         density = np.maximum(density, FAINT)
     return np.where(truth.never, 0.0, np.where(truth.always, 1.0, density))
 

@@ -134,15 +134,17 @@ class Spec:
         layer: int = 0,
         inputs: Mapping[str, Any] | None = None,
         q_offset: int | None = None,
+        operands: tuple[Any, Any] | None = None,
     ) -> Slots:
         """Tokens and summaries that each query sees, dense: for small n.
 
         Positions of the queries are ``q_offset`` … (by default the last query is at the last key).
-        ``inputs``: an integer array [n] for each run-time input.
+        ``inputs``: an integer array [n] for each run-time input. ``operands``: q [n_q, N, H] and k [n, K, H],
+        where what is kept is chosen from them.
         """
         import numpy as np
 
-        from patterndsl.diagnostics import BadCall, SpecError
+        from patterndsl.diagnostics import BadCall, ChosenFromData, SpecError
         from patterndsl.ir.dense import dense
         from patterndsl.ir.nodes import Mix
         from patterndsl.ir.normal import TOKENS, lift_mix
@@ -154,7 +156,14 @@ class Spec:
             reason = "the branches of `mix` are normalised apart and have no mask in common"
             raise SpecError(BadCall(argument="spec", reason=reason, advice="look at one branch at a time"))
         values = check_inputs(self.inputs, inputs, n)
-        found = dense(node, q, n, values)
+        if node.holds_choice:
+            if operands is None:
+                raise SpecError(ChosenFromData(pattern=str(node)))
+            from patterndsl.backends.facts import dense_of
+
+            found = dense_of(node, operands, q, head, values)
+        else:
+            found = dense(node, q, n, values)
         found.setdefault(TOKENS, np.zeros((len(q), n), np.int32))
         pools = sorted(found, key=lambda p: (p.level, p.size))
         level, start, stop, source = [], [], [], []
@@ -180,6 +189,7 @@ class Spec:
         layer: int = 0,
         inputs: Mapping[str, Any] | None = None,
         q_offset: int | None = None,
+        operands: tuple[Any, Any] | None = None,
     ) -> npt.NDArray[np.bool_]:
         """The token pairs kept, bool [n_q, n], dense: for small n. Summaries are not in it (see `slots`)."""
         slots = self.slots(
@@ -191,6 +201,7 @@ class Spec:
             layer=layer,
             inputs=inputs,
             q_offset=q_offset,
+            operands=operands,
         )
         kept: npt.NDArray[np.bool_] = slots.counts[:, slots.level == 0] > 0
         return kept

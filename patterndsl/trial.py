@@ -206,9 +206,17 @@ def _compare(
     extra: Mapping[str, Any],
 ) -> tuple[float, float, int]:
     """Largest difference from the reference, its largest value, and the number of queries compared."""
-    from patterndsl.api import reference
+    from patterndsl.api import nodes_of
+    from patterndsl.backends import reference
+    from patterndsl.backends.calling import finish, prepare
+    from patterndsl.backends.facts import facts_of
 
     q, k, v = operands
+    gates = extra.get("gates")
+    inputs = {name: x for name, x in extra.items() if name != "gates"}
+    nodes = nodes_of(spec, params, layer, shape.n, shape.heads)
+    whole = prepare(spec.inputs, q, k, v, inputs=inputs).operands
+    facts = facts_of((node for _, node in nodes), whole)  # of all queries: some choose together
     rows = max(1, min(shape.n, AT_ONCE // (shape.batch * shape.heads * shape.n)))
     starts = list(range(0, shape.n, rows))
     if shape.logits > ALL_ROWS:
@@ -217,10 +225,9 @@ def _compare(
     compared = 0
     for start in starts:
         part = slice(start, min(start + rows, shape.n))
-        given = {name: x[:, part] if name == "gates" else x for name, x in extra.items()}
-        expected = np.asarray(
-            reference(spec, q[:, part], k, v, params=params, layer=layer, q_offset=start, **given), np.float32
-        )
+        its_gates = None if gates is None else gates[:, part]
+        call = prepare(spec.inputs, q[:, part], k, v, q_offset=start, gates=its_gates, inputs=inputs)
+        expected = np.asarray(finish(call, reference.run(nodes, call.operands, facts)), np.float32)
         found = np.asarray(out[:, part], np.float32)
         different = float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else np.inf
         error, largest = max(error, different), max(largest, float(np.max(np.abs(expected))))

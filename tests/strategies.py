@@ -7,6 +7,7 @@ every n, but for grids, which fit one n only (`grids`).
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ from patterndsl.ir.nodes import (
     Where,
 )
 from patterndsl.ir.normal import has_summaries, walk
-from patterndsl.ir.resolve import check_arguments
+from patterndsl.ir.resolve import at_length, check_arguments
 from patterndsl.patterns import builtins
 from patterndsl.patterns.base import Parameter, parameters
 from patterndsl.spec import Spec
@@ -68,12 +69,25 @@ def input_values(names: tuple[str, ...], n: int, seed: int = 0) -> Mapping[str, 
     return {name: np.sort(rng.integers(0, 4, n)) ^ (rng.random(n) < 0.2) for name in names}
 
 
+def fact_values(node: Node, n: int) -> Mapping[Any, Any]:
+    """What patterns bound at n might read of q and k: any numbers, though the same ones for choices that
+    differ in `among` alone, which may be written in several ways."""
+    found = {}
+    for p in walk(node):
+        if isinstance(p, Pattern) and _chooses(type(p)):
+            own = [getattr(p, x.name) for x in parameters(type(p)) if x.kind.sort != "pattern"]
+            rng = np.random.default_rng(zlib.crc32(f"{p.name} {own}".encode()))
+            read = {x.value: len(x.args) for x in p.keep(Q, K, as_expr(n)).walk() if x.op == "fact"}
+            found |= {fact: (rng.integers(-1, 8, (64,) * axes), 0) for fact, axes in read.items()}
+    return found
+
+
 @functools.cache
 def nodes(depth: int = 4, **options: bool) -> Nodes:
     """Pattern trees of at most that depth. Options, all on by default: ``summaries`` (`hierarchical` and
     `tree` where an operator allows them), ``inputs`` (run-time inputs), ``sums`` (counts above one), ``of_n``
     (arguments that depend on n), ``blocks`` (the transform of that name; never nested, as it takes size²
-    steps)."""
+    steps). Off by default: ``choice`` (patterns chosen from q and k, which have no mask without them)."""
     return _tree(depth, **options)
 
 
@@ -87,12 +101,14 @@ def _tree(
     sums: bool = True,
     of_n: bool = True,
     blocks: bool = True,
+    choice: bool = False,
 ) -> Node:
-    def again(depth: int, summaries: bool, blocks: bool = blocks) -> Node:
-        return draw(nodes(depth, summaries=summaries, inputs=inputs, sums=sums, of_n=of_n, blocks=blocks))
+    def again(depth: int, summaries: bool, blocks: bool = blocks, choice: bool = choice) -> Node:
+        options = {"inputs": inputs, "sums": sums, "of_n": of_n, "choice": choice}
+        return draw(nodes(depth, summaries=summaries, blocks=blocks, **options))
 
     if depth == 0 or draw(st.integers(0, 4)) == 0:
-        return draw(leaves(summaries=summaries, inputs=inputs, of_n=of_n))
+        return draw(leaves(summaries=summaries, inputs=inputs, of_n=of_n, choice=choice))
     kinds = ["union", "intersection", "difference", "xor", "complement", "transform"] + ["sum"] * sums
     match draw(st.sampled_from(kinds)):
         case "union" | "sum" as kind:
@@ -110,19 +126,21 @@ def _tree(
             return SymmetricDifference((again(depth - 1, False), again(depth - 1, False)))
         case "complement":
             return Complement(again(depth - 1, False))
-    transforms = [c for c in builtins().values() if _sorts(c) & {"pattern"}]
+    transforms = [c for c in builtins().values() if _sorts(c) & {"pattern"} and (choice or not _chooses(c))]
     cls = draw(st.sampled_from([c for c in transforms if blocks or c.name != "blocks"]))
-    operand = again(depth - 1, False, blocks and cls.name != "blocks")
+    operand = again(depth - 1, False, blocks and cls.name != "blocks", choice=False)
     return draw(_arguments(cls, of_n=False, operand=operand))
 
 
 @functools.cache
-def leaves(*, summaries: bool = True, inputs: bool = True, of_n: bool = True) -> Nodes:
+def leaves(*, summaries: bool = True, inputs: bool = True, of_n: bool = True, choice: bool = False) -> Nodes:
     """Built-in patterns without operands, and predicates."""
     usable = [
         c
         for c in builtins().values()
-        if not _sorts(c) & {"pattern", "shape"} and (inputs or "input" not in _sorts(c))
+        if not _sorts(c) & {"pattern", "shape"}
+        and (inputs or "input" not in _sorts(c))
+        and (choice or not _chooses(c))
     ]
     plain = [_arguments(c, of_n=of_n) for c in usable if c.summaries is Pattern.summaries]
     holders = [_arguments(c, of_n=of_n) for c in usable if c.summaries is not Pattern.summaries]
@@ -134,6 +152,10 @@ def _sorts(cls: type[Pattern]) -> set[str]:
     return {p.kind.sort for p in parameters(cls)}
 
 
+def _chooses(cls: type[Pattern]) -> bool:
+    return cls.facts is not Pattern.facts
+
+
 @st.composite
 def _arguments(draw: st.DrawFn, cls: type[Pattern], of_n: bool, operand: Node | None = None) -> Node:
     """The built-in with random arguments that its checks accept."""
@@ -142,6 +164,8 @@ def _arguments(draw: st.DrawFn, cls: type[Pattern], of_n: bool, operand: Node | 
         node = cls(*given)
         try:
             check_arguments(node, None)
+            if _chooses(cls):  # `lsh` wants an even number
+                all(at_length(node, n) for n in (1, 4, 5))
         except SpecError:
             continue
         return node
@@ -158,6 +182,8 @@ def _argument(p: Parameter, of_n: bool) -> st.SearchStrategy[Any]:
             value = value.map(as_expr)
             if of_n and kind.least is not None:
                 value = st.one_of(value, value, value, st.sampled_from(_OF_N).map(lambda e: e + kind.least))
+        case "decimal":
+            value = st.floats(0.001, 1.0)
         case "tokens":
             value = st.lists(st.one_of(*_ITEMS), min_size=1, max_size=3).map(lambda x: Tokens(tuple(x)))
         case "input":

@@ -18,6 +18,8 @@ SPECS = [
     "local(4) | strided(7)",
     "causal & (local(3) + strided(4))",
     "heads { 0 => causal; _ => local(6) }",
+    'causal & (select(2, 4, among=causal - chunked(4), per="block") | chunked(4)) | lsh(8)',
+    "vertical_slash(9, 12, last=4)",
 ]
 
 
@@ -118,6 +120,19 @@ def test_patterns_that_follow_n_are_refused(spec: str) -> None:
     with pytest.raises(SpecError, match="not shown to be a part of that at 64"):
         bucketed(*arrays(20, 20))
     assert bucketed(*arrays(64, 64)).shape == (2, 64, 4, 8)
+
+
+def test_padding_that_would_choose_is_refused() -> None:
+    """Three queries at 5, 6 and 7, padded to four: at 8, where there is a key."""
+    bucketed = pd.compile('select(1, 4, per="block")').bucketed([16])
+    q, k, v = arrays(13, 3)
+    with pytest.raises(SpecError, match="padding might change what is chosen"):
+        bucketed(q, k, v, q_offset=5)
+    with pytest.raises(SpecError, match="not shown to be a part of that at 16"):
+        pd.compile("select(1, 4, among=local(n // 3))").bucketed([16])(q, k, v)
+    q = arrays(13, 4)[0]
+    want = pd.reference('select(1, 4, per="block")', q, k, v, q_offset=5)
+    np.testing.assert_allclose(bucketed(q, k, v, q_offset=5), want, atol=2e-5)
 
 
 def test_tokens_that_do_not_exist_yet_are_refused_as_ever() -> None:

@@ -40,6 +40,11 @@ class CpuNativeBackend:
             return Unsupported(
                 f"it computes in {' and '.join(DTYPES)}, not {target.dtype}", "use backend='xla'"
             )
+        if plan.facts:
+            chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts))
+            return Unsupported(
+                f"it does not know patterns chosen from q and k: {chosen}", "use backend='xla'"
+            )
         for source in (s for g in plan.groups for b in g.branches for p in b.parts for s in p.sources):
             if not callable(source.pool.reduce) and source.pool.reduce not in REDUCES:
                 return Unsupported(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.backends.facts import facts_of
 from patterndsl.backends.xla.backward import backward
 from patterndsl.backends.xla.forward import forward
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads
@@ -53,10 +54,12 @@ class XlaBackend:
 
         def kernel(x: Operands) -> list[tuple[jax.Array, jax.Array]]:
             arrays = (x.q, x.k, x.v, x.alibi_slopes, x.bias)
+            facts = facts_of((g.node for g in plan.groups), x) if plan.facts else {}
             run = Runtime(
                 jnp.asarray(x.q_offset, jnp.int32),
                 x.kv_lengths,
                 {name: x.inputs[name] for name in plan.inputs},
+                tuple(facts[fact] for fact in plan.facts),
             )
             softcap = None if x.softcap is None else float(x.softcap)
             results: list[tuple[jax.Array, jax.Array]] = program.run(
@@ -99,7 +102,7 @@ class _Program:
         if run.kv_lengths is not None:  # beyond them may lie anything, NaN too
             real = (jnp.arange(self.plan.n) < run.kv_lengths[:, None])[..., None, None]
             k, v = jnp.where(real, k, 0), jnp.where(real, v, 0)
-        settings = Settings(self.plan.n, scale, softcap)
+        settings = Settings(self.plan.n, scale, softcap, self.plan.facts)
         pools = {pool for _, branches in self.groups for parts in branches for p in parts for pool in p.pools}
         keys, values = (summarize(x, pools, run.kv_lengths) for x in (k, v))
         made = {
@@ -171,6 +174,7 @@ def _part(
         tuple(biases) if biases else None,
         slopes,
     )
+    run = run._replace(facts=tuple(heads.fact(x) for x in run.facts))
     out, lse = _differentiable(settings, part)(x, run)
     return heads.rows(out, part.block_q), heads.rows(lse[..., None], part.block_q)[..., 0]
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from patterndsl.backends.facts import FactArray
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadPacking:
@@ -55,6 +57,15 @@ class HeadPacking:
             return x[:, :, None]
         x = pick(x, self.heads, 1)
         return x.reshape(x.shape[0], len(self.kv_heads), self.per_kv, *x.shape[2:])
+
+    def fact(self, x: FactArray) -> FactArray:
+        """Values [B | 1, N | 1, …] → [B | 1, K | 1, G | 1, …]."""
+        values = x.values
+        if values.shape[1] == 1:
+            return x._replace(values=values[:, :, None])
+        values = pick(values, self.heads, 1)
+        shape = (values.shape[0], len(self.kv_heads), self.per_kv, *values.shape[2:])
+        return x._replace(values=values.reshape(shape))
 
     def slopes(self, x: jax.Array) -> jax.Array:
         """[N] → [K, G]."""

@@ -11,28 +11,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from patterndsl.backends.facts import FactArray
 from patterndsl.backends.xla.tiles import Pass, Piece, Visit, read
 from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.expr import Expr
+from patterndsl.ir.nodes import Fact
 from patterndsl.ir.normal import slot_index
 from patterndsl.plan.plan import Source
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is fixed for a call, with ``n`` keys."""
+    """What is fixed for a call, with ``n`` keys. ``facts``: what its patterns read of q and k."""
 
     n: int
     scale: float
     softcap: float | None
+    facts: tuple[Fact, ...] = ()
 
 
 class Runtime(NamedTuple):
     """Integers known at run time only, without gradients: ``kv_lengths`` int32 [B], ``inputs`` [B | 1, n]
-    each."""
+    each, ``facts`` those of the `Settings`, [B | 1, N | 1, …] and in a part [B | 1, K | 1, G | 1, …]."""
 
     q_offset: jax.Array
     kv_lengths: jax.Array | None
     inputs: Mapping[str, jax.Array]
+    facts: tuple[FactArray, ...] = ()
 
 
 class Floats(NamedTuple):
@@ -74,6 +79,11 @@ class Axes:
             return x
         x = x.reshape((1,) * (3 - x.ndim) + x.shape)
         return x[:, None, :, None, :] if self.keys_first else x[:, None, None]
+
+    def wide(self, x: jax.Array) -> jax.Array:
+        """Pairs with heads, [B | 1, K | 1, G | 1, block_q, slots] (or what broadcasts to them), to meet
+        pairs."""
+        return self.from_bias(x.reshape((1,) * (5 - x.ndim) + x.shape))
 
     def slopes(self, x: jax.Array) -> jax.Array:
         """[K, G], to meet pairs."""
@@ -152,17 +162,43 @@ def logits(
     if run.kv_lengths is not None:
         mask = _both(mask, real > 0)
     if piece.partial:
-        env = {"q": q_positions, str(slot_index(source.pool).value): slots}
-        mask = _both(mask, evaluate(source.term.keep, env, run.inputs, jnp))
+        values = _Values(settings, axes, source, q_positions, slots, run)
+        kept, headed = values.of(source.term.keep)
         if piece.beyond:
             mask = _both(mask, exists)
+        if not headed:
+            mask = _both(mask, kept)
         if source.term.count is not None:
-            count = jnp.asarray(evaluate(source.term.count, env, run.inputs, jnp))
-            value = value + axes.pairs(jnp.log(jnp.maximum(count, 1).astype(value.dtype)))
+            count, wide = values.of(source.term.count)
+            weight = jnp.log(jnp.maximum(count, 1).astype(value.dtype))
+            value = value + (weight if wide else axes.pairs(weight))
+        if headed:
+            value = jnp.where(kept, value, -jnp.inf)
     if mask is not None:
         mask = lax.optimization_barrier(jnp.asarray(mask))  # type: ignore[no-untyped-call]
         value = jnp.where(axes.pairs(mask), value, -jnp.inf)
     return Logits(value, capped, distance)
+
+
+class _Values:
+    """Predicates and counts over the pairs of a visit."""
+
+    def __init__(
+        self, settings: Settings, axes: Axes, source: Source, q: jax.Array, slots: jax.Array, run: Runtime
+    ) -> None:
+        self.axes, self.run, self.facts = axes, run, settings.facts
+        self.env = {"q": q, str(slot_index(source.pool).value): slots}
+
+    def of(self, e: Expr) -> tuple[jax.Array, bool]:
+        """The value of ``e``, and whether it has axes of heads, as pairs have: only where it reads facts."""
+        if not e.facts():
+            return jnp.asarray(evaluate(e, self.env, self.run.inputs, jnp)), False
+        env = self.env
+        if self.axes.keys_first:  # facts are read queries first
+            env = {name: jnp.swapaxes(x, -1, -2) for name, x in env.items()}
+        data: dict[Any, Any] = {name: x[:, None, None] for name, x in self.run.inputs.items()}
+        data |= dict(zip(self.facts, self.run.facts, strict=True))
+        return self.axes.wide(jnp.asarray(evaluate(e, env, data, jnp))), True
 
 
 def _positions(part: Pass, run: Runtime, tile: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ def node_tiles(node: Node, n: int) -> Tiles:
             continue
         keep = branch[TOKENS].keep
         found = tiles(without_inputs(keep, True), "k", 0, n, n, TILE, budget)
-        data = bool(keep.inputs())  # then no tile is known to be full
+        data = keep.reads_data()  # then no tile is known to be full
         full, partial = full + found.full * (not data), partial + found.partial + found.full * data
         exact = exact and found.exact
     return Tiles(full, partial, exact)

@@ -74,11 +74,16 @@ def count(
         return beyond(node, n, n_q)
     found: dict[int, list[Tally]] = {}
     weights: list[Tally] | None = []
-    for branch in branches(node, n):
+    lifted = lift_mix(node)
+    parts = lifted.branches if isinstance(lifted, Mix) else (lifted,)
+    for part, branch in zip(parts, branches(node, n), strict=True):
+        most = _most(part, n) if part.holds_choice and n_q == n else None
         for pool, term in branch.items():
             slots = pool.chunks(n)
             given = inputs if inputs and n_q * slots <= DENSE else None
             kept = _kept(term.keep, pool, (first, n_q, slots), given, rows, budget)
+            if most is not None and most < kept.upper:
+                kept = dataclasses.replace(kept, upper=max(most, kept.lower))
             found.setdefault(pool.level, []).append(kept)
             if term.count is None:
                 weight: Tally | None = kept
@@ -90,11 +95,16 @@ def count(
     return Counted(pairs, levels, None if weights is None else add(weights))
 
 
+def _most(node: Node, n: int) -> int | None:
+    """The bound that a pattern itself gives."""
+    return pairs_bound(node, as_expr(n)).number
+
+
 def beyond(node: Node, n: int, n_q: int) -> Counted:
     """What the patterns' own upper bounds say, without looking at any pair."""
     node = lift_mix(node)
     softmaxes = len(node.branches) if isinstance(node, Mix) else 1
-    bound = pairs_bound(node, as_expr(n)).number
+    bound = _most(node, n)
     most = 2 * n * softmaxes if bound is None else -(-bound // n)
     return Counted(Tally(0, most * n_q, None), {}, None)
 
@@ -116,9 +126,9 @@ def _kept(
     rows: bool,
     budget: Budget,
 ) -> Tally:
-    if not keep.inputs():
+    if not keep.reads_data():
         return tally(keep, _slot(pool), *size, stride=pool.stride, rows=rows, budget=budget)
-    if inputs is not None:
+    if inputs is not None and not keep.facts():
         return _dense(keep, pool, size, inputs)
     most, least = (
         tally(without_inputs(keep, known), _slot(pool), *size, stride=pool.stride, rows=rows, budget=budget)
@@ -132,9 +142,9 @@ def _kept(
 def _weight(
     term: Term, pool: Pool, size: tuple[int, int, int], inputs: Mapping[str, Any] | None, budget: Budget
 ) -> Tally | None:
-    if not term.amount.inputs():
+    if not term.amount.reads_data():
         return tally(term.amount, _slot(pool), *size, stride=pool.stride, rows=False, budget=budget)
-    return None if inputs is None else _dense(term.amount, pool, size, inputs)
+    return None if inputs is None or term.amount.facts() else _dense(term.amount, pool, size, inputs)
 
 
 def _dense(e: Expr, pool: Pool, size: tuple[int, int, int], inputs: Mapping[str, Any]) -> Tally:

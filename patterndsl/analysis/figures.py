@@ -176,6 +176,8 @@ class _Analysis:
             return [] if rows else ["counts for each query would take too much memory at this length"]
         if n > LARGEST:
             return [f"n = {n} is beyond what is counted exactly (2^28): bounds from the patterns themselves"]
+        if self.module.main.holds_choice:
+            return ["what is kept is chosen from q and k: the counts are bounds over all their values"]
         if self.module.inputs:
             return [
                 "what is kept depends on the run-time inputs "

@@ -224,7 +224,8 @@ def growth(module: Module, num_heads: int, budget: Budget | None = None) -> tupl
     if measured:
         why = f"exact counts up to n = {lengths[-1]} grow as {high}; {why}"
     if low != high:
-        return Growth(high, False, measured), f"{why}; how many depends on the run-time inputs"
+        data = "q and k" if module.main.holds_choice else "the run-time inputs"
+        return Growth(high, False, measured), f"{why}; how many depends on {data}"
     return Growth(high, True, measured), why
 
 
@@ -251,7 +252,7 @@ def _slots(module: Module, num_heads: int, n: int, budget: Budget) -> tuple[int,
             if table_entries(node, n) > LARGEST_TABLE:
                 return None
             found = count(node, n, n, 0, rows=False, budget=budget)
-            if not (found.slots.exact or module.inputs):
+            if not (found.slots.exact or module.inputs or node.holds_choice):
                 return None
             low += len(heads) * found.slots.lower
             high += len(heads) * found.slots.upper

@@ -9,7 +9,7 @@ from patterndsl.ir.expr import COMPARE_OPS, FALSE, TRUE, Expr, K, Q, as_expr, bu
 def without_inputs(e: Expr, most: bool) -> Expr:
     """A condition without inputs that ``e`` implies for all values of its inputs (``most``), or that
     implies ``e``."""
-    if not e.inputs():
+    if not e.reads_data():
         return e
     match e.op:
         case "and" | "or":
@@ -19,7 +19,7 @@ def without_inputs(e: Expr, most: bool) -> Expr:
         case "if":
             condition, yes, no = e.args
             return without_inputs((condition & yes) | (~condition & no), most)
-        case "forall" | "exists" if not (e.args[0].inputs() | e.args[1].inputs()):
+        case "forall" | "exists" if not (e.args[0].reads_data() or e.args[1].reads_data()):
             return build(e.op, *e.args[:2], without_inputs(e.args[2], most), value=e.value)
     if e.op in ("lt", "le"):
         left, right = _number(e.args[0], not most), _number(e.args[1], most)
@@ -34,7 +34,7 @@ def without_inputs(e: Expr, most: bool) -> Expr:
 
 def _number(e: Expr, most: bool) -> Expr | None:
     """A bound on a number for all values of the inputs, None where there is none."""
-    if not e.inputs():
+    if not e.reads_data():
         return e
     a = e.args
     match e.op:

@@ -30,6 +30,7 @@ from patterndsl.diagnostics.names import (
 from patterndsl.diagnostics.render import render
 from patterndsl.diagnostics.runtime import (
     BadCall,
+    ChosenFromData,
     InputDtype,
     InputShape,
     MissingInput,
@@ -62,6 +63,7 @@ from patterndsl.diagnostics.types import (
     MIX_PLACES,
     BadIndex,
     BothSummaries,
+    ChoiceUnder,
     DuplicateArgument,
     MisplacedSyntax,
     MissingArgument,
@@ -106,6 +108,8 @@ __all__ = [
     "BadValue",
     "BothSummaries",
     "BuiltinName",
+    "ChoiceUnder",
+    "ChosenFromData",
     "Diagnostic",
     "Diagnostics",
     "DivisionByZero",

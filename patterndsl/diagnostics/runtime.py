@@ -110,6 +110,27 @@ not.
         return self.advice
 
 
+class ChosenFromData(Diagnostic):
+    code = "E406"
+    title = "a mask that depends on q and k"
+    about = """
+`select`, `lsh`, `vertical_slash` and the like choose from the q and k of a call what they keep. A mask, or a
+picture of it, can only be had for given q and k.
+"""
+    wrong = ">>> patterndsl.parse('causal & select(4, 64, among=causal)').mask(1024)"
+    right = ">>> patterndsl.parse('causal & select(4, 64, among=causal)').mask(1024, operands=(q, k))"
+    pattern: str
+
+    def message(self) -> str:
+        return f"{shown(self.pattern)} is chosen from the data, q and k"
+
+    def help(self) -> str | None:
+        return (
+            "pass them, `mask(n, operands=(q, k))`; `patterndsl run` tries a spec on random ones, and "
+            "`patterndsl analyze` says how much it keeps at most"
+        )
+
+
 class UnsupportedByBackend(Diagnostic):
     code = "E501"
     title = "the backend cannot run this spec"
@@ -196,7 +217,7 @@ class NotAvailable(Diagnostic):
     about = """
 The name is reserved by the language, but patterns of its kind cannot be compiled yet.
 """
-    wrong = "causal & (select(4, 64, among=causal) | local(64))"
+    wrong = "causal & (cluster(64, 128) | local(64))"
     right = "causal & (strided(64) | local(64))"
     feature: str
     what: str

@@ -144,8 +144,8 @@ class BadNumber(Diagnostic):
     code = "E007"
     title = "a number that is not whole"
     about = """
-Numbers are whole and written in decimal digits: no points, exponents, suffixes or underscores. Fractions
-are computed: `n / 2`, `ceil(n * 3 / 4)`.
+Numbers are whole and written in decimal digits: no exponents, suffixes or underscores, and a point only in
+the few arguments that are shares, such as `mass=0.9`. Fractions are computed: `n / 2`, `ceil(n * 3 / 4)`.
 """
     wrong = "local(1e3)"
     right = "local(1000)"

@@ -326,6 +326,27 @@ Division, roots and powers belong to the arguments of patterns, where they are c
         return "compute it outside, and pass it as an argument of a pattern"
 
 
+class ChoiceUnder(Diagnostic):
+    code = "E217"
+    title = "a choice from the data that is transformed or chosen among"
+    about = """
+`select`, `lsh` and the like choose for the queries of a call from its q and k. `transpose`, `shift` and
+`blocks` ask for other queries than these, and the choice of `select` among the blocks of another choice would
+have to be made after it: neither has a meaning.
+"""
+    wrong = "select(4, 64, among=causal & lsh(16))"
+    right = "select(4, 64, among=causal) & lsh(16)"
+    operator: str
+    pattern: str = ""
+
+    def message(self) -> str:
+        which = shown(self.pattern) if self.pattern else "a pattern that is chosen from the data"
+        return f"{shown(self.operator)} cannot be applied to {which}"
+
+    def help(self) -> str | None:
+        return "what it is applied to is fixed by positions and inputs; combine the results with `&` and `|`"
+
+
 MIX_PLACES = "write it outermost; only `&`, `heads` and `layers` may stand around it"
 
 

@@ -35,7 +35,8 @@ Counts = dict[Pool, Any]
 def dense(node: Node, q: Any, n: int, inputs: Mapping[str, Any] | None = None, xp: Any = np) -> Counts:
     """For each source of slots the counts, [..., len(q), slots]; sources that keep nothing may be absent.
 
-    ``q``: positions of the queries. ``inputs``: run-time inputs, last axis n, leading axes kept. The tree is
+    ``q``: positions of the queries. ``inputs``: run-time inputs, last axis n, and facts about q and k, as
+    `ir.evaluate.evaluate` takes them; leading axes kept. The tree is
     bound at n (`ir.resolve.at_length`), with no calls, heads, layers or mixtures in it.
     """
     return _Dense(n, inputs or {}, xp).counts(node, q)

@@ -10,14 +10,15 @@ import numpy as np
 from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.table import Table
 
-Inputs = Mapping[str, Any]
+Inputs = Mapping[Any, Any]
 
 
 def evaluate(e: Expr, env: Mapping[str, Any], inputs: Inputs | None = None, xp: Any = np) -> Any:
     """The value of ``e`` where variables have the (broadcastable) integer arrays of ``env``.
 
     ``inputs``: for each run-time input an array whose last axis is the token's position (leading axes:
-    batch). They are read by `read_input`. ``xp`` is ``numpy`` or ``jax.numpy``; nothing else differs between
+    batch), read by `read_input`; for each `Fact` its `FactArray` (leading axes: batch, heads), read by
+    `read_fact`. ``xp`` is ``numpy`` or ``jax.numpy``; nothing else differs between
     the two.
     """
     done: dict[Expr, Any] = {}
@@ -41,6 +42,8 @@ def _evaluate(node: Expr, done: dict[Expr, Any], env: Mapping[str, Any], inputs:
     a = [done[x] for x in node.args]
     if op == "input":
         return read_input(inputs[str(node.value)], a[0], xp)
+    if op == "fact":
+        return read_fact(inputs[node.value], a, xp)
     if op == "lookup":
         assert isinstance(node.value, Table)
         return node.value.contains(a[0], a[1], xp)
@@ -53,6 +56,16 @@ def read_input(values: Any, position: Any, xp: Any) -> Any:
     if values.ndim > 1 and xp.ndim(at) == 0:  # one position known to all: the batch axes stay in front
         at = xp.reshape(xp.asarray(at), (1, 1))
     return values[..., at]
+
+
+def read_fact(found: Any, indices: list[Any], xp: Any) -> Any:
+    """The values of a `FactArray` at one or two indices, each moved to the ends of its axis."""
+    values, first = found
+    at = [indices[0] - first, *indices[1:]]
+    at = [xp.clip(i, 0, size - 1) for i, size in zip(at, values.shape[-len(at) :], strict=True)]
+    if all(xp.ndim(i) == 0 for i in at):  # a place known to all: the axes of batch and heads stay in front
+        at[0] = xp.reshape(xp.asarray(at[0]), (1, 1))
+    return values[(..., *at)]
 
 
 def _quantifier(node: Expr, env: Mapping[str, Any], inputs: Inputs, xp: Any) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from patterndsl.ir.interned import Interned
@@ -22,7 +23,8 @@ REAL_OPS = frozenset({"div", "pow", "sqrt", "log2"})  # only over numbers known 
 ROUND_OPS = frozenset({"ceil", "floor"})
 COMPARE_OPS = frozenset({"lt", "le", "eq", "ne"})
 BOOL_OPS = frozenset({"and", "or", "not", "forall", "exists", "lookup"})
-OPS = INT_OPS | REAL_OPS | ROUND_OPS | COMPARE_OPS | BOOL_OPS | {"const", "bool", "var", "input", "if"}
+DATA_OPS = frozenset({"input", "fact"})  # what only a call knows
+OPS = INT_OPS | REAL_OPS | ROUND_OPS | COMPARE_OPS | BOOL_OPS | DATA_OPS | {"const", "bool", "var", "if"}
 
 ExprLike = "Expr | int | bool"
 
@@ -43,7 +45,8 @@ class Expr(metaclass=Interned):
 
     ``value`` holds what is not an operand: the number of a ``const``, the truth of a ``bool``, the name of a
     ``var`` or ``input`` (whose one operand is the position), ``(name, trips)`` of a quantifier (operands:
-    first, last, body; at most ``trips`` values), the `Table` of a ``lookup`` (operands: row, column).
+    first, last, body; at most ``trips`` values), the `Table` of a ``lookup`` (operands: row, column), the
+    `ir.nodes.Fact` of a ``fact`` (operands: one or two indices).
     """
 
     op: str
@@ -213,6 +216,14 @@ class Expr(metaclass=Interned):
     def inputs(self) -> frozenset[str]:
         """The run-time inputs that it reads."""
         return frozenset(str(e.value) for e in self.walk() if e.op == "input")
+
+    def facts(self) -> frozenset[Any]:
+        """The facts (`ir.nodes.Fact`) about q and k that it reads."""
+        return frozenset(e.value for e in self.walk() if e.op == "fact")
+
+    def reads_data(self) -> bool:
+        """Whether it reads what only a call knows: run-time inputs, or facts."""
+        return any(e.op in DATA_OPS for e in self.walk())
 
     def rebuild(self, leaf: Callable[[Expr], Expr | None]) -> Expr:
         """Replace every subexpression for which ``leaf`` answers, and fold constants on the way."""

@@ -63,7 +63,8 @@ UNDECIDED = Truth(False, False)
 
 Env = Mapping[str, Interval]
 Reader = Callable[[Expr, Interval], Interval]
-"""The bounds of a run-time input: from its ``input`` expression and the interval of the position read."""
+"""The bounds of a run-time input, or a fact: from its expression and the interval of the (first) position
+read."""
 
 
 def classify(e: Expr, env: Env, read: Reader | None = None, xp: Any = np) -> Truth:
@@ -92,7 +93,7 @@ def evaluate_all(e: Expr, env: Env, read: Reader | None, xp: Any) -> dict[Expr, 
             done[node] = env[str(node.value)]
         elif node.op == "bool":
             done[node] = Truth(node.value, not node.value)
-        elif node.op == "input":
+        elif node.op in ("input", "fact"):
             done[node] = read(node, done[node.args[0]]) if read else ANY
         elif node.op in ("forall", "exists"):
             done[node] = _quantifier(node, done, env, read, xp)

@@ -4,8 +4,9 @@ Let every variable v move by ``slope[v] · t``. An expression moves with them if
 in proportion to t, for every t that is a multiple of some period: ``q // 4`` by t/4, for multiples of 4;
 ``q − k`` by nothing. What is not seen to move so is taken not to, so that an answer is a proof.
 
-Run-time inputs are numbers of which nothing is known, wherever they are read: what is the same under a shift
-is then what can be known of an expression without them. ``start[q] <= k`` may hold or not at every k.
+Run-time inputs, and facts about q and k, are numbers of which nothing is known, wherever they are read: what
+is the same under a shift is then what can be known of an expression without them. ``start[q] <= k`` may hold
+or not at every k.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _node(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motio
         return moves[str(e.value)]
     if e.op in ("forall", "exists"):
         return _quantifier(e, done, moves)
-    if e.op == "input":
+    if e.op in ("input", "fact"):
         return Motion(Fraction(0), 1, loose=True)
     parts = [done[a] for a in e.args]
     args = [p for p in parts if p is not None]

@@ -46,6 +46,7 @@ from patterndsl.ir.nodes import (
 )
 from patterndsl.ir.normal import postorder
 from patterndsl.ir.table import Table
+from patterndsl.ir.text import decimal_text
 from patterndsl.patterns.base import parameters
 
 OPERATIONS: dict[str, type[Node]] = {
@@ -147,6 +148,8 @@ def _attribute(x: Any, expressions: _Expressions) -> str:
             return "true" if x else "false"
         case str():
             return f'"{x}"'
+        case float():
+            return decimal_text(x)
         case Expr():
             return f"{x.value} : index" if x.op == "const" else expressions.use(x)
         case Tokens():

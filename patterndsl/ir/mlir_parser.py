@@ -217,6 +217,8 @@ class _Reader:
     def value(self, key: str) -> Any:
         if self.peek.startswith('"'):
             return self.take()[1:-1]
+        if re.fullmatch(r"\d+\.\d+", self.peek):
+            return float(self.take())
         if self.accept("none"):
             return None
         if self.accept("["):

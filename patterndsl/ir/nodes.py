@@ -14,10 +14,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from patterndsl.ir.expr import Expr
+from patterndsl.ir.expr import Expr, build
 from patterndsl.ir.interned import Interned
 
 if TYPE_CHECKING:
+    from patterndsl.backends.facts import Data, FactArray
     from patterndsl.plan.orders import Order
 
 
@@ -54,6 +55,12 @@ class Node(metaclass=Interned):
         """Whether it can keep summaries, at some length."""
         own = isinstance(self, Pattern) and type(self).summaries is not Pattern.summaries
         return own or any(child.holds_summaries for child in self.children)
+
+    @functools.cached_property
+    def holds_choice(self) -> bool:
+        """Whether what it keeps is chosen from the data, q and k."""
+        own = isinstance(self, Pattern) and type(self).facts is not Pattern.facts
+        return own or any(child.holds_choice for child in self.children)
 
     def rebuild(self, child: Callable[[Node], Node], number: Callable[[Expr], Expr] = lambda e: e) -> Node:
         """The same node over ``child`` of each child and ``number`` of each expression."""
@@ -249,6 +256,15 @@ class Pattern(Node):
         """The orders of queries and tokens in which what it keeps at n lies in dense tiles, best first."""
         return ()
 
+    def facts(self, x: Data) -> Mapping[str, FactArray]:
+        """What ``keep`` reads of q and k (by `fact`), computed once a call; only of a pattern that is chosen
+        from the data."""
+        raise NotImplementedError(f"{type(self).__name__} reads no data")
+
+    def largest(self, name: str) -> int:
+        """A bound on the values of one of its facts, at up to 2^30 keys; the least is −1."""
+        raise NotImplementedError(f"{type(self).__name__} reads no data")
+
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
 
@@ -259,6 +275,23 @@ class Pattern(Node):
     def simplified(self) -> Node:
         """The simplest pattern that means the same, at every n and for every position of the query."""
         return self
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Fact(metaclass=Interned):
+    """Integers that a pattern, bound at n, makes of q and k at run time: the field ``name`` of its
+    `facts`."""
+
+    pattern: Pattern
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{self.pattern.name}.{self.name}"
+
+
+def fact(pattern: Pattern, name: str, *indices: Expr | int) -> Expr:
+    """The value of a fact at one or two indices, each moved into the array."""
+    return build("fact", *indices, value=Fact(pattern, name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from patterndsl.ir.interval import (
     bounds,
     evaluate_all,
 )
-from patterndsl.ir.nodes import Node, Pattern, Where
+from patterndsl.ir.nodes import Fact, Node, Pattern, Where
 from patterndsl.ir.normal import walk
 from patterndsl.patterns.base import parameters
 
@@ -134,6 +134,8 @@ def check_ranges(e: Expr, env: Env) -> None:
 
 
 def _input(node: Expr, position: Interval) -> Interval:
+    if isinstance(node.value, Fact):
+        return Interval(-1, node.value.pattern.largest(node.value.name))
     return Interval(-INPUTS, INPUTS)
 
 

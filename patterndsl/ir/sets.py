@@ -370,6 +370,8 @@ def _unfit(x: Expr, constant: dict[Expr, bool]) -> str | None:
             return None if x.value in _POSITION else f"`{x}` has no value yet"
         case "input":
             return f"it reads the run-time input `{x.value}`"
+        case "fact":
+            return "it is chosen from the data, q and k"
         case "lookup":
             return "it looks pairs up in a table that is drawn or computed"
         case "xor" | "popcount":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -84,6 +85,8 @@ def _expr(e: Expr) -> tuple[str, int]:
         return str(e.value).lstrip("$%"), _ATOM
     if e.op == "input":
         return f"{e.value}[{_expr(e.args[0])[0]}]", _ATOM
+    if e.op == "fact":
+        return f"{e.value!r}[{', '.join(_expr(a)[0] for a in e.args)}]", _ATOM
     if e.op == "neg":
         return f"-{_at(e.args[0], 7)}", 7
     if e.op == "not":
@@ -186,10 +189,20 @@ def argument_text(x: Any) -> str:
         return node_text(x)
     if isinstance(x, bool):
         return "true" if x else "false"
+    if isinstance(x, float):
+        return decimal_text(x)
     return x if isinstance(x, str) and x.isidentifier() and x not in _STRINGS else f'"{x}"'
 
 
-_STRINGS = frozenset({"mean", "max", "first", "last", "count", "one"})
+def decimal_text(x: float) -> str:
+    """A number without an exponent, as `float` reads it back."""
+    text = f"{Decimal(repr(x)):f}"
+    return text if "." in text else f"{text}.0"
+
+
+_STRINGS = frozenset(
+    {"mean", "max", "first", "last", "count", "one", "minmax", "query", "block", "head", "group"}
+)
 
 
 def _item(item: Any) -> str:

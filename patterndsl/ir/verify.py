@@ -231,6 +231,8 @@ def _fits(kind: Kind, value: object) -> bool:
     match kind.sort:
         case "number":
             return isinstance(value, Expr)
+        case "decimal":
+            return isinstance(value, float)
         case "tokens":
             return isinstance(value, Tokens)
         case "shape":

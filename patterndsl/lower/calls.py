@@ -171,7 +171,7 @@ def _built_in(
             scope.error(diagnostic.at(span if at is None else at.span))
         return None
     holds = cls.summaries is not Pattern.summaries
-    operands = [value for value in values if isinstance(value, Node)]
+    operands = [v for p, v in zip(wanted, values, strict=True) if p.name in given and isinstance(v, Node)]
     return made(scope, node, span, operands, holds)
 
 
@@ -244,6 +244,8 @@ def _argument(scope: Scope, cls: type[Pattern], p: Parameter, node: ast.Expressi
     match p.kind.sort:
         case "number":
             value = whole(scope, node, p.name)
+        case "decimal":
+            value = _decimal(scope, node)
         case "tokens":
             value = tokens(scope, node, p.name)
         case "shape":
@@ -280,6 +282,15 @@ def _shape(scope: Scope, p: Parameter, node: ast.Expression) -> tuple[Expr, ...]
         return None
     known = tuple(value for value in values if value is not None)
     return known if len(known) == len(values) else None
+
+
+def _decimal(scope: Scope, node: ast.Expression) -> float | None:
+    """``0.95`` or ``1``."""
+    if isinstance(node, ast.Decimal | ast.Number):
+        return float(node.text if isinstance(node, ast.Decimal) else node.value)
+    found = describe(scope, node)
+    scope.error(WrongType(expected="a decimal number such as 0.9", found=found, span=node.span))
+    return None
 
 
 def _choice(scope: Scope, p: Parameter, node: ast.Expression) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from patterndsl.diagnostics import (
     BadIndex,
+    BadNumber,
     DivisionByZero,
     MisplacedSyntax,
     MissingArgument,
@@ -120,6 +121,9 @@ def _number(scope: Scope, node: ast.Expression) -> Expr | None:
     match node:
         case ast.Number(value):
             return build("const", value=value)
+        case ast.Decimal(text):
+            scope.error(BadNumber(text=text, span=node.span))
+            return None
         case ast.Reference(parts) if len(parts) == 1:
             return _named(scope, parts[0].text, node)
         case ast.Unary("-", operand):

@@ -158,6 +158,8 @@ def describe(scope: Scope, node: ast.Node) -> str:
     match node:
         case ast.Number() | ast.Index():
             return "a number"
+        case ast.Decimal():
+            return "a decimal number"
         case ast.String():
             return "a string"
         case ast.Bool():

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -121,10 +121,18 @@ def _kept(e: Expr, queries: str) -> Kept:
         return np.zeros(POINTS, np.bool_)
     try:
         with np.errstate(all="ignore"):
-            held = evaluate(e, env, dict.fromkeys(e.inputs(), points["labels"]))
+            data: dict[Any, Any] = {**dict.fromkeys(e.inputs(), points["labels"]), **_any_facts(e)}
+            held = evaluate(e, env, data)
     except KeyError:  # an operation on real numbers, which only numbers over n have
         return np.zeros(POINTS, np.bool_)
     return np.broadcast_to(held, POINTS) & present
+
+
+def _any_facts(e: Expr) -> dict[Any, Any]:
+    """Values for the facts that a predicate reads: any, as nothing is known of them."""
+    rng = np.random.default_rng(0)
+    axes = {x.value: len(x.args) for x in e.walk() if x.op == "fact"}
+    return {fact: (rng.integers(-1, 8, (256,) * count), 0) for fact, count in axes.items()}
 
 
 @functools.cache

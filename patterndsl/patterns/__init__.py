@@ -12,8 +12,6 @@ from patterndsl.patterns.base import REGISTRY, pattern
 __all__ = ["RESERVED", "builtin", "builtins", "pattern"]
 
 RESERVED = {
-    "select": "keys chosen by score from the data",
-    "lsh": "locality-sensitive hashing",
     "cluster": "routing attention over run-time centroids",
 }
 """Names of the language that this version does not compile, and what they are."""

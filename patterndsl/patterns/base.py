@@ -18,7 +18,7 @@ from patterndsl.ir.expr import Expr, all_of, any_of, as_expr, maximum, where
 from patterndsl.ir.nodes import Node, Pattern, Tokens
 
 P = TypeVar("P", bound=Pattern)
-Sort = Literal["number", "tokens", "shape", "pattern", "string", "flag", "input"]
+Sort = Literal["number", "decimal", "tokens", "shape", "pattern", "string", "flag", "input"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Kind:
 Number: TypeAlias = Annotated[Expr, Kind("number")]
 Count: TypeAlias = Annotated[Expr, Kind("number", 0)]
 Size: TypeAlias = Annotated[Expr, Kind("number", 1)]
+Share: TypeAlias = Annotated[float, Kind("decimal")]
 TokenList: TypeAlias = Annotated[Tokens, Kind("tokens")]
 Grid: TypeAlias = Annotated[tuple[Expr, ...], Kind("shape", 1)]  # one number for all axes, or a list of them
 Counts: TypeAlias = Annotated[tuple[Expr, ...], Kind("shape", 0)]

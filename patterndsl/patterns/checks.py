@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node, Pattern, Tokens
+
+if TYPE_CHECKING:
+    from patterndsl.backends.facts import Data
 
 
 def bad(p: Pattern, reason: str, n: int | None = None) -> NoReturn:
@@ -107,3 +111,33 @@ def nested_at_most(p: Pattern, most: int) -> None:
         depth[node] = (type(node) is type(p)) + max((depth[m] for m in node.children), default=0)
     if depth[p] > most:
         bad(p, f"{depth[p]} within each other, of at most {most}")
+
+
+def without_choice(p: Pattern, operand: Node) -> None:
+    """The operand is not chosen from the data."""
+    from patterndsl.diagnostics import ChoiceUnder, SpecError
+
+    if operand.holds_choice:
+        raise SpecError(ChoiceUnder(operator=f"{p.name}()", pattern=str(operand)))
+
+
+def evaluable(e: Expr, x: Data, last: Mapping[str, int]) -> Expr:
+    """A predicate over ``q`` and variables of 0 … ``last``, simplified for the queries of a call. Raises
+    `SpecError` where it has no value in int32 at some position."""
+    from patterndsl.diagnostics import DivisionByZero, SpecError, ValueTooLarge
+    from patterndsl.ir.interval import Interval
+    from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
+
+    env = {name: Interval(0, end) for name, end in last.items()}
+    if isinstance(x.q_offset, int):
+        env["q"] = Interval(x.q_offset, x.q_offset + x.n_q - 1)
+        e = simplify_over(e, env)
+    else:
+        env["q"] = Interval(-(x.n + x.n_q), x.n + x.n_q)
+    try:
+        check_ranges(e, env)
+    except BeyondInt32 as error:
+        raise SpecError(ValueTooLarge(expression=str(error.expression), limit=INT32 - 1, n=x.n)) from None
+    except ZeroDivisor as error:
+        raise SpecError(DivisionByZero(operator=error.operator, n=x.n)) from None
+    return e

@@ -101,6 +101,14 @@ def _hash(seed: int, row: npt.NDArray[np.uint64], step: int) -> npt.NDArray[np.u
     return _mix(x + np.uint64(step))
 
 
+def uniform(seed: int, count: int, step: int) -> npt.NDArray[np.float64]:
+    """``count`` numbers in 0 … 1, both left out: those of a step of a seed."""
+    import numpy as np
+
+    drawn = _hash(seed, np.arange(count, dtype=np.uint64), step) >> np.uint64(11)
+    return (drawn.astype(np.float64) + 0.5) / 2.0**53
+
+
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     import numpy as np
 

@@ -15,6 +15,11 @@ class Transform(Pattern):
 
     p: Operand
 
+    def check(self, n: int | None) -> None:
+        from patterndsl.patterns.checks import without_choice
+
+        without_choice(self, self.p)
+
     def apply(self, e: Expr, q: Expr, k: Expr, n: Expr) -> Expr:
         """The operand's expression ``e``, seen through the transform."""
         raise NotImplementedError(f"{type(self).__name__} transforms nothing")
@@ -85,6 +90,7 @@ class Blocks(Transform):
     def check(self, n: int | None) -> None:
         from patterndsl.patterns.checks import nested_at_most
 
+        super().check(n)
         nested_at_most(self, MOST_NESTED)
 
     def simplified(self) -> Node:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
 from patterndsl.diagnostics import PlanTooLarge, SpecError
-from patterndsl.ir.nodes import Mix, Node, Pattern, Pool
+from patterndsl.ir.nodes import Fact, Mix, Node, Pattern, Pool
 from patterndsl.ir.normal import Branch, Term, branches, lift_mix
 from patterndsl.plan.choose import Question, Shape, decide, default_blocks, misfit
 from patterndsl.plan.cost import Rates, Workload
@@ -82,7 +82,8 @@ def _plan(
     sources = [s for g in groups for b in g.branches for p in b.parts for s in p.sources]
     inputs = {name for s in sources for name in _inputs(s)}
     n, n_q, q_offset = shape.n, shape.n_q, shape.offset
-    return Plan(n, n_q, q_offset, num_heads, *usual, tuple(groups), tuple(sorted(inputs)))
+    facts = tuple(dict.fromkeys(fact for s in sources for fact in _facts(s)))
+    return Plan(n, n_q, q_offset, num_heads, *usual, tuple(groups), tuple(sorted(inputs)), facts)
 
 
 def forget_plans() -> None:
@@ -95,6 +96,11 @@ def forget_plans() -> None:
 def _inputs(source: Source) -> frozenset[str]:
     count = source.term.count
     return source.term.keep.inputs() | (count.inputs() if count is not None else frozenset())
+
+
+def _facts(source: Source) -> list[Fact]:
+    found = [source.term.keep, *([] if source.term.count is None else [source.term.count])]
+    return sorted({fact for e in found for fact in e.facts()}, key=repr)
 
 
 def _refuse_rows(shape: Shape, block_q: int) -> None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from patterndsl.ir.nodes import Node, Pool
+from patterndsl.ir.nodes import Fact, Node, Pool
 from patterndsl.ir.normal import Term
 from patterndsl.plan.periodic import Periodic
 
@@ -190,7 +190,8 @@ class HeadGroup:
 class Plan:
     """A pattern at n keys and n_q queries. ``q_offset``: the position of the first query, None where it is
     only known at run time (then no tile is judged by the query's position). ``block_q``, ``block_k``:
-    queries and keys in a tile, where a part says nothing else."""
+    queries and keys in a tile, where a part says nothing else. ``inputs``, ``facts``: what its predicates
+    read at run time."""
 
     n: int
     n_q: int
@@ -200,6 +201,7 @@ class Plan:
     block_k: int
     groups: tuple[HeadGroup, ...]
     inputs: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
     def stats(self) -> PlanStats:
         """Counts of tiles and pairs (see `PlanStats`)."""

@@ -118,7 +118,7 @@ class Disjointness:
         both = a & b
         if both is FALSE or _apart(a, b):
             return True
-        if self.left <= 0 or both.inputs() or any(_trips(e) > MOST_TRIPS for e in both.walk()):
+        if self.left <= 0 or both.reads_data() or any(_trips(e) > MOST_TRIPS for e in both.walk()):
             return False
         if both not in self.known:
             self.known[both] = not self._seen(both) and self._empty(both)

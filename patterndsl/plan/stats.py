@@ -89,6 +89,9 @@ def explain(plan: Plan) -> str:
         lines.append("queries have no known position, so no tile is refused for where its queries are")
     if plan.inputs:
         lines.append(f"reads at run time: {', '.join(plan.inputs)}; tiles that depend on them are partial")
+    if plan.facts:
+        chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts))
+        lines.append(f"chosen from q and k, once a call: {chosen}; tiles that depend on it are partial")
     for group in plan.groups:
         lines.append(f"heads {_ranges(group.heads)}: {group.node}")
         for i, branch in enumerate(group.branches):

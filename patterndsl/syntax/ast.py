@@ -33,6 +33,13 @@ class Number(Node):
 
 
 @dataclass(frozen=True)
+class Decimal(Node):
+    """``0.95``, as it is written: for the few arguments that are shares."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class String(Node):
     """A string in double quotes; there are no escapes."""
 
@@ -150,7 +157,9 @@ class Block(Node):
     cases: tuple[Case, ...]
 
 
-Expression = Number | String | Bool | Reference | Call | Index | List | Unary | Chain | Where | Block
+Expression = (
+    Number | Decimal | String | Bool | Reference | Call | Index | List | Unary | Chain | Where | Block
+)
 
 
 @dataclass(frozen=True)

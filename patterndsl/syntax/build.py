@@ -40,6 +40,7 @@ class TreeBuilder:
         make: dict[str, Callable[[list[Child], Span], Any]] = {
             "name": lambda c, span: ast.Name(str(c[0]), span=span),
             "number": self.number,
+            "decimal": lambda c, span: ast.Decimal(str(c[0]), span=span),
             "string": lambda c, span: ast.String(str(c[0])[1:-1], span=span),
             "boolean": lambda c, span: ast.Bool(str(c[0]) == "true", span=span),
             "reference": lambda c, span: ast.Reference(tuple(c), span=span),

@@ -51,6 +51,8 @@ def flat(node: ast.Node, least: int = 0) -> str:
             text = node.text
         case ast.Number(value):
             text = str(value)
+        case ast.Decimal(text):
+            pass
         case ast.String(value):
             text = f'"{value}"'
         case ast.Bool(value):

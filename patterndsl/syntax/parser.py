@@ -306,6 +306,7 @@ def starts_operand(token: Token) -> bool:
     return token.type in {
         "NAME",
         "INT",
+        "DECIMAL",
         "STRING",
         "TRUE",
         "FALSE",
@@ -327,6 +328,7 @@ def expectations(parser: Lark, accepts: set[str]) -> tuple[str, ...]:
             "NAME",
             "LPAR",
             "INT",
+            "DECIMAL",
             "STRING",
             "TRUE",
             "FALSE",

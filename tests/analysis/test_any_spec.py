@@ -16,7 +16,7 @@ from tests.strategies import as_module, nodes
 
 
 @settings(max_examples=20, deadline=None)
-@given(nodes(2), st.sampled_from([1, 2, 65, 1000, 8192, 10**12]))
+@given(nodes(2, choice=True), st.sampled_from([1, 2, 65, 1000, 8192, 10**12]))
 def test_analyze_answers(node: Node, n: int) -> None:
     try:
         report = analyze(Spec(as_module(node)), n)

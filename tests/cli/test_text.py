@@ -28,7 +28,7 @@ def test_version():
         ("fmt", "."),
         ("fmt", "-e", "causal", "--write"),
         ("patterns", "locl"),
-        ("patterns", "select"),
+        ("patterns", "cluster"),
         ("patterns", "--json", "--markdown"),
         ("explain", "E999"),
         ("explain", "E101", "E102"),

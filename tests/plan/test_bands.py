@@ -39,7 +39,7 @@ def _terms(text: str, n: int) -> list[tuple[str, int, Expr]]:
 def test_a_shift_that_is_proved_changes_nothing(text: str, n: int, along: bool) -> None:
     for slot, stride, keep in _terms(text, n):
         period = invariance(keep, {"q": Fraction(1), slot: Fraction(1, stride) if along else Fraction(0)})
-        if period is None or period > 10**6 or keep.inputs():
+        if period is None or period > 10**6 or keep.reads_data():
             continue
         q, s = np.arange(40)[:, None], np.arange(40)[None, :]
         shape = (40, 40)

@@ -34,6 +34,7 @@ from patterndsl.plan.plan import BranchPlan, HeadGroup, Plan
 from patterndsl.plan.tables import Axis
 from tests.plan.replay import replay
 from tests.plan.test_plan import tokens
+from tests.strategies import fact_values
 
 TILES = [(4, 4), (8, 8), (16, 4), (4, 16), (8, 5), (3, 8), (32, 16)]
 
@@ -49,7 +50,7 @@ def forced(node: Node, order: Order, n: int, n_q: int, offset: int, tile: tuple[
 def check(plan: Plan, inputs: dict[str, np.ndarray] | None = None) -> None:
     assert plan.q_offset is not None
     (group,) = plan.groups
-    q = np.arange(plan.n_q) + plan.q_offset
+    q, inputs = np.arange(plan.n_q) + plan.q_offset, {**(inputs or {}), **fact_values(group.node, plan.n)}
     found, expected = replay(plan, group, 0, plan.q_offset, inputs), dense(group.node, q, plan.n, inputs)
     nothing = np.zeros((plan.n_q, plan.n), np.int32)
     np.testing.assert_array_equal(found.get(TOKENS, nothing), expected.get(TOKENS, nothing))
@@ -173,20 +174,20 @@ def test_other_texts_are_no_orders(text: str) -> None:
 def test_a_predicate_over_coordinates_is_the_predicate(
     text: str, order: Order, n: int, offset: int, both: bool
 ) -> None:
-    (branch,) = branches(at_length(pd.parse(text).module.main, n), n)
+    node = at_length(pd.parse(text).module.main, n)
+    (branch,) = branches(node, n)
     if TOKENS not in branch:
         return
-    keep = branch[TOKENS].keep
+    keep, facts = branch[TOKENS].keep, fact_values(node, n)
     scheme = order.scheme(8)  # type: ignore[union-attr]
     places = {"k": Places(0, n, scheme, 8)} | ({"q": Places(offset, n, scheme, 8)} if both else {})
     q, k = np.arange(offset, offset + n), np.arange(n)
     found = over_coordinates(keep, places, {} if both else {"q": Interval(offset, offset + n - 1)})
     env = dict(zip(names("k", scheme), (c[None] for c in places["k"].coordinates(k)), strict=True))
     env |= zip(names("q", scheme), (c[:, None] for c in places["k"].coordinates(q)), strict=True)
-    expected = evaluate(keep, {"q": q[:, None], "k": k[None]})
-    np.testing.assert_array_equal(
-        np.broadcast_to(evaluate(found, env | {"q": q[:, None]}), (n, n)), np.broadcast_to(expected, (n, n))
-    )
+    expected = evaluate(keep, {"q": q[:, None], "k": k[None]}, facts)
+    got = evaluate(found, env | {"q": q[:, None]}, facts)
+    np.testing.assert_array_equal(np.broadcast_to(got, (n, n)), np.broadcast_to(expected, (n, n)))
 
 
 @pytest.mark.parametrize(

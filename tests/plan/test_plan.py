@@ -26,6 +26,7 @@ from patterndsl.plan.plan import BranchPlan, Plan, Segment
 from patterndsl.plan.rates import rates_of
 from patterndsl.spec import Spec
 from tests.plan.replay import replay
+from tests.strategies import fact_values
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +48,9 @@ def plan_of(node: Node, n: int, n_q: int, offset: int | None, tile: tuple[int, i
 
 def check(plan: Plan, offset: int, inputs: dict[str, np.ndarray] | None = None) -> None:
     """The replayed plan is the dense meaning of each group's pattern."""
-    q = np.arange(plan.n_q) + offset
+    q, given = np.arange(plan.n_q) + offset, inputs or {}
     for group in plan.groups:
+        inputs = {**given, **fact_values(group.node, plan.n)}
         mixed = lift_mix(group.node)
         parts = mixed.branches if isinstance(mixed, Mix) else (mixed,)
         assert len(parts) == len(group.branches)
@@ -73,6 +75,8 @@ ATOMS = [
     "shift(local({a}), {b} - 4)", "transpose(columns([0]))", "blocks(logsparse, ({b} + 1) // 2)",
     "where(q, k: (q * 3 + k) % ({a} + 5) < {b} % 4)", "where(q, k: abs(q // {a} - k // {b}) <= 2)",
     "where(q, k: doc[q] <= doc[k] and k <= q)", "where(q, k: abs(doc[q] - 2 * doc[k]) < 3)",
+    "select({a}, block={b}, among=causal)", "select(mass=0.5, block={b}, per=\"block\")",
+    "vertical_slash({a}, {b})", "lsh(2 * {a}, rounds=2)",
 ]  # fmt: skip
 SUMMARIES = [
     "hierarchical({a} // 3 + 2, window={b} // 4, leaf={b})", "hierarchical(2, levels={a} // 5 + 1)",

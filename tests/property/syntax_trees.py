@@ -16,7 +16,8 @@ numbers = st.one_of(st.integers(0, 20), st.integers(0, 10**15)).map(ast.Number)
 strings = st.text(
     st.characters(codec="utf-8", exclude_characters='"\n\r', exclude_categories=["Cs"]), max_size=8
 )
-leaves = st.one_of(numbers, strings.map(ast.String), st.booleans().map(ast.Bool), references)
+decimals = st.from_regex(r"[0-9]{1,3}\.[0-9]{1,3}", fullmatch=True).map(ast.Decimal)
+leaves = st.one_of(numbers, decimals, strings.map(ast.String), st.booleans().map(ast.Bool), references)
 
 _GROUPS: dict[int, list[str]] = {}
 for _operator, _level in LEVEL.items():

@@ -19,7 +19,7 @@ MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 
 
 @MANY
-@given(nodes(4), nodes(2), grids())
+@given(nodes(4, choice=True), nodes(2), grids())
 def test_text_reads_back(main, other, grid) -> None:
     module = Module(
         Heads((Range(0, 2), Range(2, None, 3)), (main, Mix((grid[1], main))), other),
@@ -61,7 +61,7 @@ def test_a_callable_has_no_text() -> None:
 
 
 @MANY
-@given(nodes(2), st.data())
+@given(nodes(2, choice=True), st.data())
 def test_damaged_text_is_refused_or_is_another_module(node, data) -> None:
     written = text(as_module(node))
     at = data.draw(st.integers(0, len(written) - 1))

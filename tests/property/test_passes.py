@@ -13,7 +13,7 @@ from patterndsl.ir.dense import Counts, dense
 from patterndsl.ir.nodes import Module
 from patterndsl.ir.verify import verify
 from patterndsl.passes import DEFAULT, PASSES, run
-from tests.strategies import as_module, input_values, nodes
+from tests.strategies import as_module, fact_values, input_values, nodes
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -23,7 +23,8 @@ offsets = st.integers(-5, 5)
 
 def meaning(module: Module, n: int, first: int, last: int) -> Counts:
     node = resolve.at_length(resolve.inline(module).main, n)
-    return dense(node, np.arange(first, last), n, input_values(module.inputs, n))
+    data = {**input_values(module.inputs, n), **fact_values(node, n)}
+    return dense(node, np.arange(first, last), n, data)
 
 
 def assert_same(before: Module, after: Module, n: int, offset: int) -> None:
@@ -39,7 +40,7 @@ def assert_same(before: Module, after: Module, n: int, offset: int) -> None:
 
 @pytest.mark.parametrize("name", PASSES)
 @MANY
-@given(nodes(3).map(as_module), lengths, offsets)
+@given(nodes(3, choice=True).map(as_module), lengths, offsets)
 def test_a_pass_keeps_the_meaning(name: str, module: Module, n: int, offset: int) -> None:
     after = PASSES[name].apply(module)
     verify(after)
@@ -47,19 +48,19 @@ def test_a_pass_keeps_the_meaning(name: str, module: Module, n: int, offset: int
 
 
 @MANY
-@given(nodes(4).map(as_module), lengths, offsets)
+@given(nodes(4, choice=True).map(as_module), lengths, offsets)
 def test_the_pipeline_keeps_the_meaning(module: Module, n: int, offset: int) -> None:
     assert_same(module, run(module), n, offset)
 
 
 @MANY
-@given(nodes(3).map(as_module), lengths, offsets)
+@given(nodes(3, choice=True).map(as_module), lengths, offsets)
 def test_so_does_every_pass_there_is(module: Module, n: int, offset: int) -> None:
     assert_same(module, run(module, [*DEFAULT, "split_disjoint"]), n, offset)
 
 
 @settings(MANY, max_examples=40)
-@given(nodes(3).map(as_module))
+@given(nodes(3, choice=True).map(as_module))
 def test_the_pipeline_is_done_after_two_rounds(module: Module) -> None:
     twice = run(run(module))
     assert run(twice).main is twice.main

@@ -29,7 +29,7 @@ def test_every_builtin_is_drawn() -> None:
     drawn: set[str] = set()
 
     @settings(max_examples=400, deadline=None, database=None, derandomize=True)
-    @given(nodes(2), grids())
+    @given(nodes(2, choice=True), grids())
     def draw(node, grid) -> None:
         drawn.update(p.name for p in (*walk(node), grid[1]) if isinstance(p, Pattern))
 

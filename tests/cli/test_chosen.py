@@ -1,0 +1,65 @@
+"""Every verb on specs that choose from q and k: an answer, or an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+import patterndsl as pd
+from patterndsl.grammar import lib
+from tests.cli import patterndsl
+
+LIBRARY = Path(lib.__file__).parent
+PUBLISHED = [LIBRARY / f"{name}.attn" for name in ("minference", "moba", "quest", "reformer")]
+SMALL = 'causal & (select(2, 8, among=causal - chunked(8), per="block") | vertical_slash(2, 3) | lsh(4))'
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_published_specs(path: Path) -> None:
+    layer = ("--layer", 3)  # the first of Quest are dense
+    checked = patterndsl("check", path, "-n", "1,4096")
+    assert checked.code == 0 and checked.err == "" and "ok" in checked.out
+    assert patterndsl("fmt", "--check", path).code == 0
+    report = json.loads(patterndsl("analyze", path, *layer, "-n", "4096,1000000000000", "--json").out)
+    assert "bounds" in " ".join(report["lengths"][0]["notes"] + report["notes"])
+    for stage in ("ast", "ir", "sets", "plan"):
+        assert patterndsl("compile", path, "--emit", stage, "-n", 4096, *layer).code == 0
+    assert patterndsl("diff", path, path).out == "the same for every n\n"
+    shown = patterndsl("show", path, "-n", 64, *layer)
+    assert shown.code == 1 and "E406" in shown.err and "patterndsl run" in shown.err
+
+
+def test_a_bound_on_what_is_kept() -> None:
+    report = pd.analyze("causal & select(2, 16, among=causal - chunked(16))", n=[256, 10**6])
+    assert report.at(256).pairs == (0, 256 * 32) and report.at(10**6).pairs == (0, 10**6 * 32)
+    assert str(report.growth) == "O(n)"
+
+
+def test_what_differs_is_not_known() -> None:
+    result = patterndsl("diff", "-e", "causal & select(2, 8)", "-e", "causal & select(3, 8)")
+    assert result.code == 0 and "operands=(q, k)" in result.out
+    same = patterndsl("diff", "-e", "causal & select(2, 8)", "-e", "select(2, block=8) & causal & full")
+    assert same.out == "the same for every n\n"
+
+
+def test_run_compares_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patterndsl.trial.AT_ONCE", 4 * 90 * 20)  # by parts: the choice is that of all
+    result = patterndsl("run", "-e", SMALL, "-n", 90, "--repeat", 1, "--head-dim", 8, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["error"] < 2e-5 < found["largest"] and found["compared"] == 90
+
+
+def test_export(tmp_path: Path) -> None:
+    path, shape = tmp_path / "f.jaxexport", ["-n", 40, "--heads", 2, "--head-dim", 8]
+    assert "top_k" in patterndsl("compile", "-e", SMALL, *shape, "--emit", "jaxpr").out
+    result = patterndsl("export", "-e", SMALL, *shape, "-o", path)
+    assert result.code == 0, result.err
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 40, 2, 8))  # a batch of 3, which was not said
+    out = jax.export.deserialize(bytearray(path.read_bytes())).call(q, k, v)
+    np.testing.assert_allclose(out, pd.reference(SMALL, q, k, v), atol=2e-5)
