@@ -1,6 +1,6 @@
 """The cost model beside the clock: predicted and measured seconds of the ways to run a spec.
 
-    python benchmarks/cost_model.py [--save]
+    python benchmarks/cost_model.py [--backend xla] [--save]
 
 For each spec every structure (undivided in each layout that a member names, and the splits) in tiles of a few
 sizes, forward, float32, batch 1, on this machine's JAX device. Rank correlation (Spearman) over all runs says
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--specs", nargs="*", default=list(SPECS), choices=list(SPECS))
     parser.add_argument("--verbose", action="store_true", help="print every way to run each spec")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/cost_model.json")
+    parser.add_argument("--save", action="store_true", help="write to benchmarks/results")
     args = parser.parse_args(argv)
     rows: list[list[Any]] = []
     every: list[tuple[str, str, float, float]] = []
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         kept = [{"spec": n, "what": w, "predicted": p, "measured": s} for n, w, p, s in every]
         summary = [dict(zip(header, r, strict=True)) for r in rows]
         save(
-            "cost_model",
+            "cost_model" if args.backend == "auto" else f"cost_model_{args.backend}",
             shlex.join(["python", "benchmarks/cost_model.py", *(sys.argv[1:] if argv is None else argv)]),
             {"rank correlation": overall, "specs": summary, "runs": kept},
         )
