@@ -1,4 +1,4 @@
-"""`hierarchical` and `tree`: summaries of chunks, level by level."""
+"""`hierarchical`, `tree` and `recursive`: summaries of chunks, level by level."""
 
 from __future__ import annotations
 
@@ -139,6 +139,38 @@ class Tree(Pattern):
 
     def simplified(self) -> Node:
         return Hierarchical(self.branching, Expr("const", (), 0))
+
+    def pairs(self, n: Expr) -> Expr:
+        return self._pyramid.pairs(n)
+
+
+@pattern
+class Recursive(Pattern):
+    """Divide and conquer, `hierarchical(branch, window=0, leaf=base)`: tokens see each other in blocks of
+    `base`; then, level by level as a merge sort goes, `branch` neighbouring blocks become one, and each of
+    them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`."""
+
+    name = "recursive"
+    growth = "n·(base + log n)"
+    source = "The hierarchically off-diagonal (HODLR) structure; Ambikasaran and Darve 2013, arXiv:1403.5337"
+    examples = ("recursive(4)", "recursive(base=6, branch=3)")
+
+    base: Size
+    branch: Annotated[Expr, Kind("number", 2)] = Expr("const", (), 2)
+
+    @property
+    def _pyramid(self) -> Pyramid:
+        return Pyramid(int(self.branch), 0, int(self.base), None, "mean", "count")
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        pyramid = self._pyramid
+        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
+
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
+        return self._pyramid.summaries(n)
+
+    def simplified(self) -> Node:
+        return Hierarchical(self.branch, Expr("const", (), 0), self.base)
 
     def pairs(self, n: Expr) -> Expr:
         return self._pyramid.pairs(n)

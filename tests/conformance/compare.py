@@ -6,9 +6,10 @@ def by_slot(counts, table):
     seen = {}
     for column, slot in zip(counts.T, table, strict=True):
         key = tuple(int(x) for x in slot)
-        assert key not in seen, f"slot {key} is listed twice"
-        seen[key] = column.tolist()
-    return {key: column for key, column in seen.items() if any(column)}
+        if column.any():
+            assert key not in seen, f"slot {key} is listed twice"
+            seen[key] = column.tolist()
+    return seen
 
 
 def found_by_slot(slots):

@@ -8,7 +8,7 @@ import pytest
 import patterndsl as pd
 import patterndsl.grammar.lib
 from tests.conformance.compare import by_slot, found_by_slot
-from tests.oracles import positions, published, slots
+from tests.oracles import oracle, positions, published, slots, summaries
 from tests.oracles.published import h_transformer_level, longnet_residue
 
 LIBRARY = Path(patterndsl.grammar.lib.__file__).parent
@@ -17,10 +17,11 @@ LENGTHS = (1, 2, 7, 64, 65, 130)
 SHAPES = [(n, n) for n in LENGTHS] + [(7, 3), (65, 20), (64, 1), (7, 12), (2, 70)]
 
 NAMES = [
-    "axial", "bigbird", "block_diffusion", "document_causal", "gemma3", "gpt_oss", "h_transformer",
-    "llama4_chunked", "logsparse", "longformer", "longnet", "minference", "mistral", "moba", "natten2d",
-    "prefix_lm", "quest", "reformer", "sparse_transformer_fixed", "sparse_transformer_strided",
-    "streaming_llm", "transformer_xl",
+    "axial", "bigbird", "block_diffusion", "combiner", "compressive", "document_causal", "etc", "gemma3",
+    "gpt_oss", "h_transformer", "llama4_chunked", "logsparse", "longformer", "longnet", "longt5",
+    "minference", "mistral", "moba", "natten2d", "prefix_lm", "quest", "radial", "reformer", "sliding_tile",
+    "sparse_transformer_fixed", "sparse_transformer_strided", "star", "streaming_llm", "swin",
+    "transformer_xl",
 ]  # fmt: skip
 
 # File, the parameters given to it, and those given to the oracle.
@@ -38,6 +39,9 @@ ONE_DIMENSIONAL = [
     ("llama4_chunked", {"size": 9}, {"size": 9}),
     ("block_diffusion", {"block": 4}, {"block": 4}),
     ("block_diffusion", {"block": 5}, {"block": 5}),
+    ("etc", {"globals": 3, "radius": 4}, {"globals": 3, "radius": 4}),
+    ("radial", {"frame": 5, "block": 2}, {"frame": 5, "block": 2}),
+    ("radial", {"frame": 3, "block": 2}, {"frame": 3, "block": 2}),
 ]
 
 
@@ -63,7 +67,7 @@ def test_header_names_its_source(path):
 @pytest.mark.parametrize("name", NAMES)
 def test_importable_from_anywhere(name):
     spec = pd.parse(f"import {name} as published_pattern\npattern main = published_pattern & causal")
-    n = {"axial": 64 * 64, "natten2d": 56 * 56}.get(name, 8)
+    n = {"axial": 64 * 64, "natten2d": 56 * 56, "swin": 56 * 56, "sliding_tile": 30 * 48 * 80}.get(name, 8)
     inputs = {"doc": np.zeros(n, int)} if name == "document_causal" else None
     operands = np.eye(1, 4)[None], np.random.default_rng(0).standard_normal((n, 1, 4))
     alone = load(name).slots(n, 1, inputs=inputs, operands=operands).counts
@@ -202,3 +206,50 @@ def test_h_transformer_levels(block, causal):
 def test_h_transformer_is_the_multipole_split():
     expected = by_slot(*slots(positions(65), 65, factor=2, window=1, leaf=16))
     assert found_by_slot(load("h_transformer").slots(65)) == expected
+
+
+def test_star():
+    for main, ring in (("s.star", False), ("s.ring", True)):
+        spec = pd.parse(f"import star as s\npattern main = {main}")
+        for n in (1, 2, 3, 7):
+            np.testing.assert_array_equal(spec.mask(n), published("star")(positions(n), n, ring=ring))
+
+
+def test_radial_for_wan():
+    spec = pd.parse("import radial as r\npattern main = r.wan(6, 2)")
+    np.testing.assert_array_equal(
+        spec.mask(70, 40), published("radial")(positions(70, 40), 70, frame=6, block=2, wan=True)
+    )
+
+
+def test_swin():
+    for layer in (0, 1, 2, 3):
+        expected = oracle("windows")(positions(64), 64, shape=(8, 8), size=4, shift=2 * (layer % 2))
+        mask = load("swin").mask(64, params={"height": 8, "width": 8, "window": 4}, layer=layer)
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_sliding_tile():
+    shape = {"frames": 18, "height": 24, "width": 32}
+    n = 18 * 24 * 32
+    expected = oracle("tiles")(positions(n, 1), n, shape=(18, 24, 32), tile=(6, 8, 8), window=(3, 3, 3))
+    np.testing.assert_array_equal(load("sliding_tile").mask(n, 1, params=shape), expected)
+
+
+SUMMARISED = [
+    ("longt5", "longt5", {"radius": 3, "block": 4}),
+    ("longt5.decoder(3, 4)", "longt5_decoder", {"radius": 3, "block": 4}),
+    ("combiner", "combiner", {"segment": 5}),
+    ("compressive", "compressive", {"segment": 6, "memory": 9, "compressed": 4, "rate": 3}),
+    ("compressive", "compressive", {"segment": 4, "memory": 2, "compressed": 100, "rate": 2}),
+]
+
+
+@pytest.mark.parametrize("main, name, args", SUMMARISED, ids=[row[0] for row in SUMMARISED])
+def test_summaries(main, name, args):
+    file, dot, call = main.partition(".")
+    spec = pd.parse(f"import {file} as p\npattern main = p.{call}") if dot else load(main)
+    for n, n_q in SHAPES:
+        expected = by_slot(*getattr(summaries, name)(positions(n, n_q), n, **args))
+        found = found_by_slot(spec.slots(n, n_q, params=None if dot else args))
+        assert found == expected, f"n={n}, n_q={n_q}"

@@ -8,6 +8,7 @@ import pytest
 import patterndsl as pd
 from tests.conformance.compare import by_slot, found_by_slot
 from tests.oracles import oracle, positions, slots
+from tests.oracles.summaries import chunks, full_blocks, seen
 
 LENGTHS = (1, 2, 7, 64, 65, 130)
 FEWER_AND_MORE = ((7, 3), (65, 20), (64, 1), (7, 12), (2, 70))
@@ -76,7 +77,8 @@ def test_every_static_pattern_is_tested():
     from patterndsl.patterns import builtins
 
     tested = {row[1] for row in TOKEN_PATTERNS} | {row[1] for row in GRIDS}
-    elsewhere = {"same", "random", "hierarchical", "tree", "transpose", "shift", "blocks"}
+    elsewhere = {"same", "random", "hierarchical", "tree", "recursive", "transpose", "shift", "blocks"}
+    elsewhere |= {"pool", "tglobal"}
     elsewhere |= {"select", "lsh", "vertical_slash"}  # test_chosen
     assert set(builtins()) - tested - elsewhere == set()
 
@@ -194,6 +196,8 @@ HIERARCHIES = [
     ("hierarchical(factor=2, levels=1)", {"factor": 2, "levels": 1}),
     ("tree(2)", {"factor": 2, "window": 0}),
     ("tree(branching=5)", {"factor": 5, "window": 0}),
+    ("recursive(5)", {"factor": 2, "window": 0, "leaf": 5}),
+    ("recursive(base=1, branch=3)", {"factor": 3, "window": 0, "leaf": 1}),
 ]
 
 
@@ -204,6 +208,25 @@ def test_hierarchies(text, args, causal):
     for n, n_q in [(n, n) for n in LENGTHS] + list(FEWER_AND_MORE):
         expected = by_slot(*slots(positions(n, n_q), n, causal=causal, **args))
         assert found_by_slot(spec.slots(n, n_q)) == expected, f"n={n}, n_q={n_q}"
+
+
+POOLS = [
+    ("pool(4)", chunks, {"size": 4}),
+    ("pool(5, 2)", chunks, {"size": 5, "stride": 2}),
+    ("pool(size=3, stride=7)", chunks, {"size": 3, "stride": 7}),
+    ("pool(64, 16, whole=true)", chunks, {"size": 64, "stride": 16, "whole": True}),
+    ("tglobal(4)", full_blocks, {"block": 4}),
+    ("tglobal(block=63)", full_blocks, {"block": 63}),
+]
+
+
+@pytest.mark.parametrize("text, table, args", POOLS, ids=[row[0] for row in POOLS])
+def test_chunks_of_one_length(text, table, args):
+    for n, n_q in [(n, n) for n in LENGTHS] + list(FEWER_AND_MORE):
+        every = seen(positions(n, n_q), n, table(n, **args), lambda q, level, start, stop: level)
+        assert found_by_slot(pd.parse(text).slots(n, n_q)) == by_slot(*every)
+        past = seen(positions(n, n_q), n, table(n, **args), lambda q, level, _, stop: level and stop - 1 <= q)
+        assert found_by_slot(pd.parse(f"causal & {text}").slots(n, n_q)) == by_slot(*past)
 
 
 def test_union_of_tokens_and_summaries():

@@ -4,7 +4,7 @@ Nothing in this package imports `patterndsl`. Every function takes absolute quer
 negative where there are more queries than keys) and the number of keys, and loops over pairs.
 
 - `oracle(name)(q_positions, n, **args)`: a built-in pattern, bool [n_q, n].
-- `slots(q_positions, n, ...)`: `hierarchical` and `tree`, see `summaries`.
+- `slots(q_positions, n, ...)`: `hierarchical` and the like; other patterns with summaries are in `summaries`.
 - `published(name)(q_positions, n, **args)`: what a published model attends to, see `published`.
 """
 

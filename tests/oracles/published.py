@@ -242,6 +242,57 @@ def block_diffusion(q_positions, n, block=4):
     return mask
 
 
+@register
+def etc(q_positions, n, globals=64, radius=84):
+    """The four pieces: global to global, global to long, long to global, long to long."""
+    mask = np.zeros((len(q_positions), n), dtype=bool)
+    for row, q in enumerate(q_positions):
+        for key in range(n):
+            if 0 <= q < globals or key < globals:
+                mask[row, key] = True
+            else:
+                mask[row, key] = abs(q - key) <= radius
+    return mask
+
+
+@register
+def star(q_positions, n, ring=False):
+    """Token 0 is the relay; the satellites 1 … n − 1 have neighbours, in a ring or in a row."""
+    mask = np.zeros((len(q_positions), n), dtype=bool)
+    satellites = list(range(1, n))
+    for row, q in enumerate(q_positions):
+        mask[row, 0] = True
+        if q == 0:
+            mask[row] = True
+        for step in (-1, 0, 1):
+            if q + step in satellites:
+                mask[row, q + step] = True
+        if ring and len(satellites) > 1 and q in (satellites[0], satellites[-1]):
+            mask[row, [satellites[0], satellites[-1]]] = True
+    return mask
+
+
+@register
+def radial(q_positions, n, frame=1560, block=128, wan=False):
+    """Frame by frame as the released code goes, before it rounds to blocks; decay 1."""
+    mask = np.zeros((len(q_positions), n), dtype=bool)
+    for row, q in enumerate(q_positions):
+        for key in range(n):
+            i, j = int(q // frame), key // frame
+            distance = abs(i - j)
+            decayed = 2 ** frame.bit_length() / 2 ** distance.bit_length()
+            if distance == 0 or (distance == 1 and not wan):
+                width = frame
+            elif distance == 1:
+                width = frame // 2
+            else:
+                width = max(decayed, block)
+            split = 1 if decayed >= block else int(block / decayed)
+            near = abs(int(q) % frame - key % frame) <= width
+            mask[row, key] = j == 0 or (near and distance % split == 0)
+    return mask
+
+
 def h_transformer_level(q, k, block):
     """H-Transformer-1D: the smallest level whose blocks of block * 2**level tokens are equal or adjacent."""
     level = 0

@@ -1,4 +1,7 @@
-"""`hierarchical` and `tree`: the near and far split of the fast multipole method, by brute force."""
+"""Summaries by brute force: the near and far split of the fast multipole method, and chunks of one length.
+
+Each returns dense 0/1 over [n_q, slots] and the slots' (level, start, stop).
+"""
 
 import numpy as np
 
@@ -45,3 +48,71 @@ def slots(q_positions, n, factor, window=1, leaf=None, levels=None, causal=False
                 seen = not near(q, start, level) and near(q, start, level + 1)
             kept[row, column] = seen and not (causal and stop - 1 > q)
     return kept, table
+
+
+def seen(q_positions, n, table, sees):
+    """``sees(q, level, start, stop)`` for each query and slot; the table holds the tokens, too."""
+    table = [(0, token, token + 1) for token in range(n)] + table
+    kept = [[int(sees(int(q), *slot)) for slot in table] for q in q_positions]
+    return np.array(kept, dtype=np.int64).reshape(len(q_positions), len(table)), table
+
+
+def chunks(n, size, stride=None, whole=False):
+    """The slots of `pool`: one chunk after the other, until one reaches the end."""
+    stride = size if stride is None else stride
+    table = []
+    for start in range(0, n, stride):
+        if start + size <= n:
+            table.append((1, start, start + size))
+            if start + size == n and not whole:
+                break
+        elif not whole:
+            table.append((1, start, n))
+            break
+    return table
+
+
+def full_blocks(n, block):
+    """The slots of `tglobal`, as LongT5 numbers its blocks: what is left over joins the last full one."""
+    members = {}
+    for token in range(n):
+        members.setdefault(min(token // block, n // block - 1), []).append(token)
+    return [(1, tokens[0], tokens[-1] + 1) for number, tokens in sorted(members.items()) if number >= 0]
+
+
+def longt5(q_positions, n, radius, block):
+    def sees(q, level, start, stop):
+        return level == 1 or abs(q - start) <= radius
+
+    return seen(q_positions, n, full_blocks(n, block), sees)
+
+
+def longt5_decoder(q_positions, n, radius, block):
+    """A query sees the blocks before its own; tokens after the last full block make none."""
+
+    def sees(q, level, start, stop):
+        return start // block < q // block if level == 1 else 0 <= q - start <= radius
+
+    return seen(q_positions, n, chunks(n, block, whole=True), sees)
+
+
+def combiner(q_positions, n, segment):
+    def sees(q, level, start, stop):
+        own = q // segment
+        return start // segment < own if level == 1 else start // segment == own and start <= q
+
+    return seen(q_positions, n, chunks(n, segment), sees)
+
+
+def compressive(q_positions, n, segment, memory, compressed, rate):
+    """Segment by segment: what falls out of the memory is compressed, and the oldest of it forgotten."""
+
+    def sees(q, level, start, stop):
+        first = q // segment * segment
+        if level == 0:
+            return first - memory <= start <= q
+        evicted = range(max(first - memory, 0))
+        packed = [evicted[i : i + rate] for i in range(0, len(evicted), rate)]
+        return (start, stop) in [(p.start, p.stop) for p in packed if len(p) == rate][-compressed:]
+
+    return seen(q_positions, n, chunks(n, rate), sees)
