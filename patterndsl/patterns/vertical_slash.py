@@ -64,7 +64,8 @@ class VerticalSlash(Pattern):
         from patterndsl.backends.facts import dot
 
         last = min(int(self.last), x.n_q)
-        end = jnp.minimum(x.q_offset + x.n_q, x.lengths)  # past the position of the last one, [B | 1]
+        # Past the position of the last one, [B | 1]; positions beyond the keys may reach the end of int32.
+        end = jnp.minimum(jnp.minimum(x.q_offset, x.n) + x.n_q, x.lengths)
         k = jnp.arange(x.n)
 
         def add(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
