@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from patterndsl.backends.xla.live import Known, known, skip
 from patterndsl.backends.xla.logits import Axes, Floats, Runtime, Settings, accumulator, logits, matmul
 from patterndsl.backends.xla.tiles import Pass, Piece, Rows, Tables, Visit, add, read, visit, visit_step
 
@@ -31,10 +32,11 @@ def backward(
     delta = jnp.sum(d_out * out, axis=-1) - jnp.where(empty, 0.0, d_lse)
     row_data = d_out.astype(x.q.dtype), jnp.where(empty, 0.0, lse), delta
     total = jax.tree.map(lambda a: jnp.zeros(a.shape, accumulator(a.dtype)), x)
+    extremes = known(settings, part, run)
     for rows in part.rows:
 
         def row(total: Floats, tables: Tables, rows: Rows = rows) -> tuple[Floats, None]:
-            return _row(settings, part, rows, tables, x, run, row_data, total), None
+            return _row(settings, part, rows, tables, x, run, row_data, extremes, total), None
 
         total, _ = lax.scan(row, total, rows.tables())
     gradients: Floats = jax.tree.map(lambda g, a: g.astype(a.dtype), total, x)
@@ -49,6 +51,7 @@ def _row(
     x: Floats,
     run: Runtime,
     row_data: tuple[jax.Array, jax.Array, jax.Array],
+    extremes: Known,
     total: Floats,
 ) -> Floats:
     tile = tables.tile
@@ -93,6 +96,7 @@ def _row(
     for piece, starts, count in zip(rows.at_once, tables.starts, tables.counts, strict=False):
         total = look(piece, visit(piece, starts, count), total)
     for piece, starts, count in zip(rows.looped, tables.starts[once:], tables.counts[once:], strict=True):
+        piece, starts, count = skip(settings, part, piece, starts, count, run, tile, extremes)
 
         def trip(
             j: jax.Array,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from patterndsl.backends.xla.live import Known, known, skip
 from patterndsl.backends.xla.logits import (
     Axes,
     Floats,
@@ -37,12 +38,13 @@ def forward(settings: Settings, part: Pass, x: Floats, run: Runtime) -> tuple[ja
     dtype = accumulator(x.q.dtype)
     shape = x.q.shape[:-1]
     result = jnp.zeros((*shape, x.v[0].shape[-1]), dtype), jnp.full(shape, -jnp.inf, dtype)
+    extremes = known(settings, part, run)
     for rows in part.rows:
 
         def row(
             carry: tuple[jax.Array, jax.Array], tables: Tables, rows: Rows = rows
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            new = _finish(_attend(settings, part, rows, tables, x, run))
+            new = _finish(_attend(settings, part, rows, tables, x, run, extremes))
             out, lse = (
                 lax.dynamic_update_index_in_dim(a, b, tables.tile, 0) for a, b in zip(carry, new, strict=True)
             )
@@ -64,6 +66,7 @@ def _attend(
     tables: Tables,
     x: Floats,
     run: Runtime,
+    extremes: Known,
 ) -> State:
     """One row: a softmax over all that it takes at once, then step by step over what it loops over."""
     q = _tile(x.q, tables.tile)
@@ -87,6 +90,7 @@ def _attend(
         ]
         state = _absorb(None, seen)
     for piece, starts, count in zip(rows.looped, tables.starts[once:], tables.counts[once:], strict=True):
+        piece, starts, count = skip(settings, part, piece, starts, count, run, tables.tile, extremes)
 
         def trip(
             j: jax.Array,
