@@ -73,7 +73,7 @@ class Trial:
     ``error``: the largest absolute difference from the reference over ``compared`` of ``shape.n`` queries,
     infinite where an output is not finite; ``largest``: the reference's largest absolute value there. Seconds
     are medians, of the forward pass; ``compile_seconds`` holds planning, tracing and compiling;
-    ``dense_seconds`` is None where dense attention was too large to time. ``computed``: (query, slot) pairs
+    ``dense_seconds`` is None where dense attention is not timed. ``computed``: (query, slot) pairs
     computed over all heads; ``full_tiles`` and ``partial_tiles`` are the plan's.
     """
 
@@ -109,7 +109,7 @@ class Trial:
         rows = "all queries" if self.compared == s.n else f"{self.compared} of {s.n} queries"
         heads = f"{s.heads}" if s.heads == s.kv_heads else f"{s.heads} ({s.kv_heads} key)"
         if self.dense_seconds is None:
-            dense = f"not timed: its logits alone take {s.logits * 4 / 2**30:.0f} GiB"
+            dense = f"not timed: {_untimed(s)}"
         else:
             dense = f"{1000 * self.dense_seconds:.1f} ms, {self.speedup:.3g} times as long"
         lines = {
@@ -175,7 +175,7 @@ def trial(
         compared=compared,
         compile_seconds=compile_seconds,
         seconds=seconds,
-        dense_seconds=_dense_seconds(q, k, v, repeats) if shape.logits <= DENSE_LOGITS else None,
+        dense_seconds=None if _untimed(shape) else _dense_seconds(q, k, v, repeats),
         computed=stats.computed,
         full_tiles=stats.full_blocks,
         partial_tiles=stats.partial_blocks,
@@ -233,6 +233,15 @@ def _compare(
         error, largest = max(error, different), max(largest, float(np.max(np.abs(expected))))
         compared += part.stop - part.start
     return error, largest, compared
+
+
+def _untimed(shape: Shape) -> str:
+    """Why dense attention of this shape is not timed, if it is not."""
+    if shape.logits > DENSE_LOGITS:
+        return f"its logits alone take {shape.logits * 4 / 2**30:.0f} GiB"
+    if shape.dtype == "float16" and platform_in_use() == "cpu":
+        return "JAX's own has no float16 on the CPU"
+    return ""
 
 
 def _dense_seconds(q: Any, k: Any, v: Any, repeats: int) -> float:

@@ -52,6 +52,12 @@ def test_run_takes_shapes_dtypes_inputs_and_params(tmp_path):
     assert found["error"] < 0.02
 
 
+def test_float16_runs_without_dense_attention_of_that_dtype():
+    result = patterndsl("run", "-e", "causal", "-n", 5, "--repeat", 1, "--head-dim", 8, "--dtype", "float16")
+    assert result.code == 0, result.err
+    assert "not timed: JAX's own has no float16" in result.out
+
+
 def test_inputs_beyond_32_bits_are_refused(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([0, 2**32]))
     result = patterndsl("run", "-e", "same(doc)", "-n", 2, "--input", f"doc={tmp_path / 'ids.npy'}")
