@@ -49,7 +49,9 @@ class Parallel {
   Parallel(const Pass& pass, Workers& workers) : x_(pass), workers_(workers) {
     const Call& call = pass.call;
     // A bias that heads or sequences share gets its gradient from one task: that of its queries.
-    shared_bias_ = call.schedule.has_bias() && (call.bias_batch < call.batch || call.bias_heads < call.heads);
+    shared_bias_ = std::any_of(call.pools.begin(), call.pools.end(), [&](const Pool& pool) {
+      return pool.bias && (pool.bias_batch < call.batch || pool.bias_heads < call.heads);
+    });
     pairs_ = call.batch * call.key_heads;
     together_ = shared_bias_ ? call.key_heads : heads_together();
     const int64_t units = shared_bias_ ? 1 : pairs_ / together_, wanted = 2 * workers.count();
@@ -194,7 +196,7 @@ void backward(const Call& call, Workers& workers) {
     const int64_t rows = call.batch * pool.slots * call.key_heads;
     clear(workers, pool.dk, rows * dim);
     clear(workers, pool.dv, rows * value_dim);
-    if (pool.dbias) clear(workers, pool.dbias, call.bias_batch * call.bias_heads * call.queries * pool.slots);
+    if (pool.dbias) clear(workers, pool.dbias, pool.bias_batch * pool.bias_heads * call.queries * pool.slots);
   }
   const bool every = parts > 0 && call.schedule.part(0).rows == tiles_of(call, call.schedule.part(0));
   if (!every) clear(workers, call.dq, call.batch * call.queries * call.heads * dim);

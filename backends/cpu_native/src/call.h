@@ -31,11 +31,12 @@ struct Schedule {
   }
 };
 
-// Keys, values [batch, slots, key heads, …] and bias [batch or 1, heads or 1, queries, slots] of a pool.
+// Keys, values [batch, slots, key heads, …] and bias [batch or 1, heads or 1, queries, slots] of a pool. Sequences that
+// share the bias on tokens do not share that on summaries where their lengths differ.
 struct Pool {
   const void *k, *v;
   const float* bias = nullptr;
-  int64_t slots;
+  int64_t slots, bias_batch = 1, bias_heads = 1;
   float *dk = nullptr, *dv = nullptr, *dbias = nullptr;
 };
 
@@ -47,7 +48,6 @@ struct Input {
 struct Call {
   Schedule schedule;
   int64_t batch, queries, heads, key_heads, head_dim, value_dim;
-  int64_t bias_batch = 1, bias_heads = 1;
   bool bfloat16;
   float scale, softcap;  // softcap 0: none
   int32_t offset;
@@ -63,7 +63,7 @@ struct Call {
   int group() const { return schedule.heads_per_key_head(); }
   int64_t row(int64_t b, int64_t query, int64_t head) const { return (b * queries + query) * heads + head; }
   int64_t bias_row(int64_t b, int64_t head, int64_t query, const Pool& p) const {
-    return (((bias_batch > 1 ? b : 0) * bias_heads + (bias_heads > 1 ? head : 0)) * queries + query) * p.slots;
+    return (((p.bias_batch > 1 ? b : 0) * p.bias_heads + (p.bias_heads > 1 ? head : 0)) * queries + query) * p.slots;
   }
 };
 

@@ -92,7 +92,7 @@ Call read_call(Reader& args, float scale, float softcap) {
     if (call.schedule.has_bias()) {
       ffi::AnyBuffer bias = args.next();
       pool.bias = static_cast<const float*>(bias.untyped_data());
-      call.bias_batch = bias.dimensions()[0], call.bias_heads = bias.dimensions()[1];
+      pool.bias_batch = bias.dimensions()[0], pool.bias_heads = bias.dimensions()[1];
     }
     call.pools.push_back(pool);
   }
