@@ -11,6 +11,7 @@ Everything is imported when it is first used: reading a spec needs no JAX.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def __getattr__(name: str) -> Any:
 
         cls = builtin(name.removesuffix("_"))
         if cls is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=sys.modules[__name__])  # so that Python suggests one
         value = pattern_function(cls)
     globals()[name] = value
     return value

@@ -99,7 +99,7 @@ def heads(cases: Mapping[Any, Spec | str]) -> Spec:
     """A pattern for each query head: ``heads({range(0, 4): local(64), range(4, 8): strided(64), "_":
     full})``.
 
-    Keys are a number, a `range`, a `slice`, or ``"_"`` for the rest.
+    Keys are a number, a `range`, a `slice` (from Python 3.12 on), or ``"_"`` for the rest.
     """
     return _cases(Heads, cases)
 
@@ -114,8 +114,10 @@ def layers(cases: Mapping[Any, Spec | str]) -> Spec:
 
 
 def _cases(kind: type[Heads] | type[Layers], cases: Mapping[Any, Spec | str]) -> Spec:
-    specs = {key: as_spec(p) for key, p in cases.items()}
     name = kind.__name__.lower()
+    if not isinstance(cases, Mapping):
+        raise TypeError(f'`{name}` takes a dict of cases, such as {{range(0, 4): a, "_": b}}, not {cases!r}')
+    specs = {key: as_spec(p) for key, p in cases.items()}
     if not specs:
         raise SpecError(MissingArgument(pattern=name, names=("at least one case",)))
     rest = specs.pop("_", None)

@@ -9,7 +9,7 @@ length as at the sequence's own, which is checked for each length; where not (`g
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patterndsl.diagnostics import SpecError
@@ -31,6 +31,9 @@ class Bucketed:
     def __init__(self, attention: Attention, lengths: Sequence[int] | None) -> None:
         self.attention = attention
         if lengths is not None:
+            if not isinstance(lengths, Iterable):
+                reason = f"a list of lengths is needed, not {lengths!r}"
+                raise SpecError(BadCall(argument="lengths", reason=reason))
             for length in lengths:
                 check_positive("lengths", length)
             if not lengths:

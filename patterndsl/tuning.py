@@ -225,15 +225,21 @@ def _by_node(nodes: Nodes) -> list[tuple[list[int], Node]]:
 def _shapes(given: Sequence[Any], dtype: str) -> Shapes:
     from patterndsl.timing import Shapes
 
-    pair = len(given) == 2 and all(isinstance(x, (tuple, list)) for x in given)
+    pair = (
+        isinstance(given, (tuple, list))
+        and len(given) == 2
+        and all(isinstance(x, (tuple, list)) for x in given)
+    )
     q, k = given if pair else (given, given)
     whole = all(
-        len(x) == 4 and all(isinstance(y, int) and not isinstance(y, bool) and y > 0 for y in x)
+        isinstance(x, (tuple, list))
+        and len(x) == 4
+        and all(isinstance(y, int) and not isinstance(y, bool) and y > 0 for y in x)
         for x in (q, k)
     )
     if not whole or q[0] != k[0] or q[3] != k[3] or q[2] % k[2]:
         reason = (
-            f"[B, T, N, H] of q, or a pair with k's [B, S, K, H], N a multiple of K, is needed, not {given!r}"
+            f"each is [B, T, N, H] of q, or a pair with k's [B, S, K, H], N a multiple of K, not {given!r}"
         )
         raise SpecError(BadCall(argument="shapes", reason=reason))
     return Shapes(k[1], q[1], q[0], q[2], k[2], q[3], k[3], dtype)

@@ -15,7 +15,7 @@ from patterndsl.analysis.report import AtLength, Between, EmptyRows, PerQuery, R
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall, InputShape, PlanTooLarge
 from patterndsl.ir import resolve
-from patterndsl.ir.nodes import Mix, Module, Node
+from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node
 from patterndsl.ir.normal import has_summaries, walk
 from patterndsl.lint import first_seen_twice, mixed_union
 from patterndsl.spec import Spec, as_spec, check_inputs
@@ -90,6 +90,7 @@ class _Analysis:
         self.spec, self.inputs, self.layer = spec, inputs, layer
         self.head_dim, self.itemsize = head_dim, itemsize
         module = resolve.inline(resolve.set_params(spec.module, params))
+        self.by_layer = any(isinstance(p, Layers) for p in walk(module.main))
         main = resolve.pick_layer(module.main, layer)
         self.module = Module(main, module.params, module.inputs, module.functions, module.spans)
         self.num_heads = named_heads(main) if num_heads is None else num_heads
@@ -186,7 +187,7 @@ class _Analysis:
         return ["the predicate follows no pattern that can be counted at this length: bounds"]
 
     def notes(self) -> list[str]:
-        found = []
+        found = self.left_out()
         heads: dict[Node, int] = {}
         for head in range(self.num_heads):
             heads.setdefault(resolve.pick_head(self.module.main, head, self.num_heads), head)
@@ -196,6 +197,17 @@ class _Analysis:
             if has_summaries(tree) and not self.spec.inputs:
                 found += self.seen_twice(tree, head)
         return list(dict.fromkeys(found))
+
+    def left_out(self) -> list[str]:
+        """Which layers and heads of the spec the figures do not count, where that may not be expected."""
+        found = []
+        if self.by_layer and self.layer == 0:
+            found.append("these are the figures of layer 0")
+        cases = [p for p in walk(self.module.main) if isinstance(p, Heads)]
+        rest = any(p.otherwise and all(p.covers(h) for h in range(self.num_heads)) for p in cases)
+        if rest:
+            found.append(f"none of the {self.num_heads} heads counted is one of the case `_`")
+        return found
 
     def seen_twice(self, tree: Node, head: int) -> list[str]:
         spec = Spec(Module(tree))

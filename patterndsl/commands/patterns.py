@@ -24,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(arguments: Arguments) -> int:
     from patterndsl.diagnostics import did_you_mean
+    from patterndsl.lower.files import library
     from patterndsl.patterns import RESERVED, builtins
 
     name = arguments.name
@@ -35,6 +36,8 @@ def main(arguments: Arguments) -> int:
             raise UsageError(
                 f"{name!r} ({RESERVED[name]}) is a word of the language that this version does not compile"
             )
+        if name in library():
+            raise UsageError(f"{name!r} is not built in, but published: a file has it after `import {name}`")
         advice = did_you_mean(name, known)
         raise UsageError(f"no built-in pattern is called {name!r}" + (f"; {advice}" if advice else ""))
     shown = [known[name]] if name is not None else [known[n] for n in sorted(known)]
@@ -44,6 +47,10 @@ def main(arguments: Arguments) -> int:
         print_text("\n".join(as_markdown(cls) for cls in shown).rstrip())
     else:
         print_text("\n\n".join(as_text(cls) for cls in shown))
+        if name is None:
+            print_text(
+                "\n" + "\n".join(_wrapped(f"published ones, to import: {', '.join(library())}", "", 4))
+            )
     return 0
 
 
@@ -93,15 +100,16 @@ def as_dict(cls: type[Pattern]) -> dict[str, Any]:
 
 def as_text(cls: type[Pattern]) -> str:
     lines = [signature(cls)]
-    lines += textwrap.wrap(meaning(cls), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    lines += _wrapped(meaning(cls), "    ", 4)
     lines.append(f"    growth: {cls.growth}")
     if cls.source:
-        source = textwrap.wrap(
-            f"source: {cls.source}", WIDTH, initial_indent="    ", subsequent_indent="      "
-        )
-        lines += source
+        lines += _wrapped(f"source: {cls.source}", "    ", 6)
     lines.append(f"    for example: {'; '.join(cls.examples)}")
     return "\n".join(lines)
+
+
+def _wrapped(text: str, first: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent)
 
 
 def as_markdown(cls: type[Pattern]) -> str:

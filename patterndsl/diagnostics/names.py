@@ -17,11 +17,14 @@ patterns of an import are reached through its name, as in `lf.longformer`.
     right = "causal & local(128)"
     name: str
     candidates: tuple[str, ...] = ()
+    library: tuple[str, ...] = ()
 
     def message(self) -> str:
         return f"unknown pattern {shown(self.name)}"
 
     def help(self) -> str | None:
+        if self.name in self.library:
+            return f"it is one of the published patterns: begin the file with `import {self.name}`"
         return did_you_mean(self.name, self.candidates) or "`patterndsl patterns` lists the built-in patterns"
 
 

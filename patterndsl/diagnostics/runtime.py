@@ -24,7 +24,7 @@ inputs={…})`.
 
     def help(self) -> str | None:
         name = self.name[:40]
-        shell = f"`--input {name}=FILE.npy` on the command line"
+        shell = f"`--input {name}=FILE.npy` (or `{name}=packed:16`) on the command line"
         return f'pass it: `attention(q, k, v, {name}=…)`, `mask(n, inputs={{"{name}": …}})`, or {shell}'
 
 
@@ -47,7 +47,8 @@ class UnexpectedInput(Diagnostic):
         if close:
             return close
         if not self.candidates:
-            return "it has no inputs"
+            others = f"; other arguments are {listed(shown(a) for a in self.arguments)}"
+            return "it has no inputs" + (others if self.arguments else "")
         return f"it has {listed(shown(c) for c in self.candidates)}"
 
 

@@ -186,6 +186,10 @@ class Cases(Node):
     patterns: tuple[Node, ...]
     otherwise: Node | None
 
+    def covers(self, i: int) -> bool:
+        """Whether a case names head or layer ``i``."""
+        return any(i in r for r in self.ranges)
+
     def pick(self, i: int) -> Node | None:
         """The pattern of head or layer ``i``, None where no case covers it."""
         hits = (p for r, p in zip(self.ranges, self.patterns, strict=True) if i in r)

@@ -27,6 +27,7 @@ from patterndsl.diagnostics import (
 from patterndsl.ir.expr import Expr, as_expr
 from patterndsl.ir.nodes import Call, Mix, Node, Pattern
 from patterndsl.ir.resolve import check_arguments
+from patterndsl.lower.files import library
 from patterndsl.lower.numbers import extent, tokens, whole
 from patterndsl.lower.patterns import made, pattern, refuse_summaries
 from patterndsl.lower.scope import Extent, Scope, Signature, describe, within_limits
@@ -63,7 +64,8 @@ def call(scope: Scope, callee: ast.Reference, arguments: Arguments, span: Span) 
         return None
     cls = builtin(name)
     if cls is None:
-        scope.error(UnknownPattern(name=name, candidates=scope.pattern_names(), span=callee.span))
+        known = scope.pattern_names()
+        scope.error(UnknownPattern(name=name, candidates=known, library=library(), span=callee.span))
         return None
     return _built_in(scope, cls, callee, arguments, span)
 

@@ -66,13 +66,18 @@ class Loader:
             return path.resolve()
         if isinstance(target, ast.Name):
             reason = "the library has no such file"
-            candidates = tuple(sorted(p.stem for p in folder.glob("*.attn")))
+            candidates = library()
         else:
             candidates = nearby(path)
         self.found.add(
             MissingImport(file=name, reason=reason, candidates=candidates, span=statement.target.span)
         )
         return None
+
+
+def library() -> tuple[str, ...]:
+    """The names of the published patterns that are shipped, each a file to import."""
+    return tuple(sorted(p.stem for p in Path(str(files(LIBRARY))).glob("*.attn")))
 
 
 def _unreadable(path: Path) -> str | None:

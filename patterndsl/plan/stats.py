@@ -79,8 +79,8 @@ def explain(plan: Plan) -> str:
     pairs = plan.num_heads * plan.n_q * plan.n
     first = "a position known at run time" if plan.q_offset is None else str(plan.q_offset)
     lines = [
-        f"plan: {plan.n_q:,} queries (first at {first}) × {plan.n:,} keys, {plan.num_heads} heads",
-        f"tiles of {plan.block_q} queries × {plan.block_k} keys",
+        f"plan: {plan.n_q:,} queries (first at {first}) × {plan.n:,} keys, "
+        f"{plan.num_heads} {_head(plan.num_heads)}",
         f"computes {stats.computed:,} pairs, {_share(stats.computed, pairs)} of dense attention's; "
         f"{stats.full_blocks:,} full and {stats.partial_blocks:,} partial blocks; "
         f"tables of {stats.table_bytes:,} bytes",
@@ -93,7 +93,7 @@ def explain(plan: Plan) -> str:
         chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts))
         lines.append(f"chosen from q and k, once a call: {chosen}; tiles that depend on it are partial")
     for group in plan.groups:
-        lines.append(f"heads {_ranges(group.heads)}: {group.node}")
+        lines.append(f"{_head(len(group.heads))} {_ranges(group.heads)}: {group.node}")
         for i, branch in enumerate(group.branches):
             if len(group.branches) > 1:
                 lines.append(f"  branch {i}")
@@ -163,6 +163,10 @@ def _segment(s: Segment) -> str:
     else:
         kind = f"full and partial: {kinds}"
     return f"source {s.source}: {number} {unit} {how}; {kind}"
+
+
+def _head(number: int) -> str:
+    return "head" if number == 1 else "heads"
 
 
 def _share(part: int, whole: int) -> str:

@@ -273,6 +273,12 @@ class ChunkParser:
             return f"is {missing} missing before it?"
         if token.type == "PLUS" and "INT" in accepts:
             return "numbers take no plus sign"
+        if token.value == "//":
+            return "comments begin with `#`"
+        if token.type == "LBRACE" and before is not None and before.type == "IN":
+            return "`in` is followed by a list in square brackets: `in [0, 4:8]`"
+        if token.type == "COLON" and accepts == {"ASSIGN"}:
+            return "a param is a whole number and has no type: `param window = 128`"
         return None
 
     def in_predicate(self, position: int) -> bool:
