@@ -26,6 +26,7 @@ from patterndsl.plan.split import Disjointness, Member, members, pieces
 LEAST = 2**18  # pairs of a query and a key, below which nothing is worth a look
 FEW_QUERIES = 64  # below which no order of them is worth anything
 SMALL = 4096  # queries for which alternatives are priced
+LARGE = 2**18  # queries for which they are priced at most, where a constant of the predicate asks for more
 MOST_STRUCTURES = 5
 NEAR = 1.15  # times the best price, up to which other sizes of tiles may make up for it
 MOST_REFINED = 2  # structures for which sizes of tiles are tried
@@ -331,11 +332,12 @@ def _neighbours(part: PartChoice, shape: Shape) -> list[PartChoice]:
 
 
 def _factor(question: Question) -> int:
-    """How many times shorter prices are taken: lengths that the predicate speaks of have to fit."""
+    """How many times shorter prices are taken: lengths that the predicate speaks of have to fit, unless that
+    would price more than `LARGE` queries."""
     shape = question.shape
     factor = 1 << max((shape.n_q - 1).bit_length() - (SMALL - 1).bit_length(), 0)
     longest = max((c for c in _constants(question.branch) if c <= shape.n // 8), default=1)
-    while factor > 1 and shape.n // factor < 8 * longest:
+    while factor > 1 and shape.n // factor < 8 * longest and shape.n_q // factor < LARGE // 2:
         factor //= 2
     return factor
 
