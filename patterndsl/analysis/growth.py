@@ -147,6 +147,8 @@ def upper_rate(node: Node) -> Rate | None:
 
 LADDERS = ((13, 17, 21, 25), (8, 12, 16, 20), (8, 11, 14, 17), (6, 8, 10, 12))
 """Exponents of the lengths 2^i, tried in turn until the counts can be had."""
+OTHERS = (3 * 2**12, 10_007)
+"""No powers of two: a pattern that is said to keep nothing must keep nothing here, too."""
 LARGEST_TABLE = 2**16
 
 
@@ -216,7 +218,9 @@ def growth(module: Module, num_heads: int, budget: Budget | None = None) -> tupl
         return Growth(most, False), f"{why} (an upper bound: no exact counts at growing lengths)"
     lengths, lower, upper = ladder
     if upper[-1] == 0:
-        return Growth(None, True, True), f"nothing is kept at n = {lengths[-1]}"
+        if all(_slots(module, num_heads, n, Budget(1e7)) == (0, 0) for n in OTHERS):
+            return Growth(None, True, True), f"nothing is kept at n = {lengths[-1]}"
+        return Growth(most, False), f"{why} (an upper bound; nothing at some lengths, but not at all)"
     high, low = fit(lengths, upper, most), fit(lengths, lower, most)
     if high is None:
         return Growth(most, False), f"{why} (an upper bound; the counts follow no simple class)"

@@ -49,6 +49,7 @@ TABLE: list[tuple[Spec, str]] = [
     (where(lambda q, k: k * 3 < q), "Θ(n^2)"),
     (heads({0: full, "_": local(3)}), "Θ(n^2)"),  # the head that keeps most
     (local(n // 4), "Θ(n^2)"),
+    (make("segments", 1, 3, n // 4), "O(n)"),  # nothing at powers of two, something at others
     # n·sqrt(n)
     (make("strided", ROOT), "Θ(n^1.5)"),
     (make("fixed", ROOT, 1), "Θ(n^1.5)"),
