@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from patterndsl.plan.plan import Plan as Plan
     from patterndsl.spec import Slots as Slots
     from patterndsl.spec import Spec as Spec
+    from patterndsl.trees import tree_order as tree_order
     from patterndsl.tuning import Tuned as Tuned
     from patterndsl.tuning import autotune as autotune
 
@@ -52,6 +53,7 @@ _HOME = {
     "patterndsl.frontend": ("load", "parse"),
     "patterndsl.plan.plan": ("Plan",),
     "patterndsl.spec": ("Slots", "Spec"),
+    "patterndsl.trees": ("tree_order",),
     "patterndsl.tuning": ("Tuned", "autotune"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

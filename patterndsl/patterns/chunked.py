@@ -1,4 +1,4 @@
-"""`chunked` and `segments`: blocks of the sequence."""
+"""`chunked`, `segment_memory` and `segments`: blocks of the sequence."""
 
 from __future__ import annotations
 
@@ -32,6 +32,26 @@ class Chunked(Pattern):
 
     def pairs(self, n: Expr) -> Expr:
         return n * self.size * (self.back + self.ahead + 1)
+
+
+@pattern
+class SegmentMemory(Pattern):
+    """The query's own segment of `segment` tokens, and the `memory` tokens before it."""
+
+    name = "segment_memory"
+    growth = "n·(segment + memory)"
+    source = "Dai et al. 2019 (Transformer-XL), arXiv:1901.02860"
+    examples = ("segment_memory(8, 12)", "causal & segment_memory(segment=6, memory=3)")
+
+    segment: Size
+    memory: Count
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        start = q // self.segment * self.segment
+        return all_of(start - self.memory <= k, k < start + self.segment)
+
+    def pairs(self, n: Expr) -> Expr:
+        return n * (self.segment + self.memory)
 
 
 @pattern

@@ -142,6 +142,34 @@ def test_moba() -> None:
         check(text, situation, lambda q, k, at, _: chosen.moba(q, k, at, block=4, top=3))
 
 
+def test_nsa() -> None:
+    """Each branch as published but for the score, and the three of them summed by gates."""
+    params = "import nsa as m\npattern main = m."
+    for n, n_q in ((22, 22), (41, 9)):
+        q, k = operands(n, n_q, batch=1)
+        at = np.arange(n_q) + n - n_q
+        own, blocks = at[:, None] // 4, np.arange(n) // 4
+        forced = (blocks == 0) | (blocks == own) | (blocks == own - 1)
+        best = chosen.select(q[0], k[0], at, block=4, count=2, among=(blocks < own) & ~forced, share="group")
+        wanted = (best | forced) & (np.arange(n) <= at[:, None])
+        np.testing.assert_array_equal(kept(f"{params}selected(block=4, top=5)", q, k)[0], wanted)
+        slots = pd.parse(f"{params}compressed(chunk=6, step=3)").slots(n, n_q)
+        seen = [[s, s + 6] for s in range(0, n, 3) if s + 6 <= n]
+        for row, i in zip(slots.counts, at, strict=True):
+            visible = np.flatnonzero(row)
+            found = [[slots.start[c], slots.stop[c]] for c in visible]
+            assert found == [chunk for chunk in seen if chunk[1] <= i + 1]
+            assert len(found) == (max(0, (i + 1 - 6) // 3 + 1) if i >= 5 else 0)
+    rng = np.random.default_rng(0)
+    (q, k), gates = operands(22, 22), rng.random((2, 22, HEADS, 3), np.float32)
+    branches = ("compressed(6, 3)", "selected(4, 5)", "recent(5)")
+    text = "import nsa as m\npattern main = mix(" + ", ".join(f"m.{b}" for b in branches) + ")"
+    out = pd.compile(text)(q, k, k, gates=gates)
+    alone = [np.asarray(pd.reference(f"{params}{b}", q, k, k)) for b in branches]
+    np.testing.assert_allclose(out, sum(gates[..., [i]] * alone[i] for i in range(3)), atol=2e-5)
+    assert not alone[0][:, :5].any()  # no whole chunk yet
+
+
 def test_quest() -> None:
     spec = pd.parse("import quest as m\npattern main = m.quest(budget=20, page=4)")
     for n in (3, 22, 40):

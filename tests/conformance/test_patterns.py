@@ -43,6 +43,8 @@ TOKEN_PATTERNS = [
     ("chunked(8)", "chunked", {"size": 8}),
     ("chunked(5, back=2)", "chunked", {"size": 5, "back": 2}),
     ("chunked(size=6, back=1, ahead=1)", "chunked", {"size": 6, "back": 1, "ahead": 1}),
+    ("segment_memory(8, 0)", "segment_memory", {"segment": 8, "memory": 0}),
+    ("segment_memory(segment=5, memory=13)", "segment_memory", {"segment": 5, "memory": 13}),
     ("logsparse", "logsparse", {}),
     ("logsparse(base=3)", "logsparse", {"base": 3}),
     ("butterfly", "butterfly", {}),

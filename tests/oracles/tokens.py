@@ -114,6 +114,12 @@ def chunked(q, k, n, size, back=0, ahead=0):
     return k // size in range(q // size - back, q // size + ahead + 1)
 
 
+@pairwise
+def segment_memory(q, k, n, segment, memory):
+    first = next(start for start in range(-segment * 100, q + 1, segment) if start <= q < start + segment)
+    return k in range(first, first + segment) or k in range(first - memory, first)
+
+
 @whole_mask
 def same(q_positions, n, doc):
     """`doc` holds one value per key; queries are among the tokens, so q_positions must be >= 0."""
