@@ -283,7 +283,7 @@ def save(shown: Picture, path: Path, title: str | None = None) -> None:
     rows = -(-len(shown.panels) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.5 * rows + 0.3), layout="constrained")
     figure.suptitle(title or shown.title, fontsize=10, wrap=True)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     colors = ("#1b1b1b", "#2a6fbb", "#c8641a", "#2f8f4e", "#a03c96", "#8a8a1a")
     for axis, panel in zip(axes, shown.panels, strict=False):
         shades = LinearSegmentedColormap.from_list("density", ["white", colors[panel.level % len(colors)]])
@@ -294,7 +294,7 @@ def save(shown: Picture, path: Path, title: str | None = None) -> None:
         axis.set_xlabel("key", fontsize=8)
         axis.set_ylabel("query", fontsize=8)
         axis.tick_params(labelsize=7)
-    for axis in list(axes)[len(shown.panels) :]:
+    for axis in axes[len(shown.panels) :]:
         axis.set_axis_off()
     metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
     figure.savefig(path, dpi=110, metadata=metadata)

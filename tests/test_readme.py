@@ -72,3 +72,16 @@ def test_files_that_are_named_exist():
     assert len(named) > 8
     for name in named:
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_of_patterns_has_them_all():
+    """`python docs/generate.py` writes it; a new pattern or file, or other arguments, need it written again."""
+    from patterndsl.commands.patterns import signature
+    from patterndsl.lower.files import library
+    from patterndsl.patterns import builtins
+
+    page = (ROOT / "docs" / "patterns.md").read_text("utf-8")
+    headings = [signature(cls) for _, cls in sorted(builtins().items())] + [f"import {x}" for x in library()]
+    assert re.findall(r"^### `(.*)`$", page, re.MULTILINE) == headings
+    pictures = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert set(re.findall(r"\(pictures/(.*)\)", page)) == pictures

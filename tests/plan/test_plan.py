@@ -360,5 +360,5 @@ def test_counts_of_a_plan() -> None:
 def test_explain_says_what_runs_and_why() -> None:
     spec = pd.parse("causal & (local(512) | hierarchical(4))")
     text = plan_of(spec.module.main, 8192, 8192, 0, (128, 128)).explain()
-    assert "PFFFP" in text and "level 3, summaries of 64 tokens" in text and "heads 0" in text
+    assert "PFFFP" in text and "level 3, summaries of 64 tokens" in text and "head 0: " in text
     assert "loop" in plan_of(pd.parse("causal").module.main, 8192, 8192, 0, (128, 128)).explain()

@@ -1,0 +1,189 @@
+"""Write docs/patterns.md: every built-in pattern and every published one, with its picture and its cost.
+
+    python docs/generate.py [--only NAME …]
+
+Needs the plot extra. With ``--only``, which names sections as the page does, only these pictures are drawn
+again; the page is written whole anyway. What is said of a pattern is its own docstring, or the header of its
+file; `no_patterns.md` closes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import patterndsl as pd
+from patterndsl import plot
+from patterndsl.commands.patterns import meaning, signature
+from patterndsl.patterns import builtins
+
+DOCS = pathlib.Path(__file__).parent
+LIBRARY = pathlib.Path(pd.__file__).parent / "grammar" / "lib"
+SMALL, LARGE = 64, 2**14  # 8 × 8 and 128 × 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a section shows: a spec in a picture at n, and another's cost at large_n. No picture of what only
+    q and k decide, nor of branches."""
+
+    picture: str | None
+    cost: str
+    n: int = SMALL
+    large_n: int = LARGE
+
+
+AT_LENGTH = {
+    "axial": "axial(shape=[128, 128], axis=0)",
+    "blocks": "blocks(logsparse, 64)",
+    "butterfly": "butterfly(block=64)",
+    "chunked": "chunked(256)",
+    "columns": "columns([0:16])",
+    "dilated": "dilated(256, 4)",
+    "fixed": "fixed(128, 8)",
+    "global": "global(tokens=[0:16])",
+    "local": "local(256)",
+    "neighborhood": "neighborhood([128, 128], 13)",
+    "pool": "pool(64)",
+    "random": "random(3, block=64)",
+    "recursive": "recursive(64)",
+    "rows": "rows([0:16])",
+    "segment_memory": "segment_memory(256, 256)",
+    "segments": "segments(1024, 4)",
+    "shift": "shift(local(256), 64)",
+    "sinks": "sinks(16)",
+    "strided": "strided(128)",
+    "tglobal": "tglobal(64)",
+    "tiles": "tiles([128, 128], 16, 3)",
+    "transpose": "transpose(columns([0:16]))",
+    "tree": "tree(4)",
+    "windows": "windows([128, 128], 16)",
+}
+"""Examples of a size that 16,384 tokens might have."""
+
+PICTURES: dict[str, str | None] = {
+    "axial": "p.own_row(8, 8) | p.own_column(8, 8)",
+    "bigbird": "p.bigbird(4, 2)",
+    "combiner": "p.combiner(8)",
+    "compressive": "p.compressive(8, 8, 4, 4)",
+    "etc": "p.etc(4, 5)",
+    "gemma3": "p.gemma3(16)",
+    "gpt_oss": "p.gpt_oss(16)",
+    "h_transformer": "p.h_transformer(4)",
+    "llama4_chunked": "p.chunked_causal(16)",
+    "longformer": "p.longformer(12, 2)",
+    "longnet": "p.branch(8, 1) + p.branch(32, 4)",
+    "longt5": "p.longt5(5, 8)",
+    "minference": None,
+    "mistral": "p.mistral(16)",
+    "moba": None,
+    "natten2d": "p.natten2d(8, 8, 3)",
+    "nsa": None,
+    "prefix_lm": "p.prefix_lm(16)",
+    "quest": None,
+    "radial": "p.radial(8, 4)",
+    "reformer": None,
+    "sliding_tile": "tiles([4, 4, 4], 2, [2, 1, 2])",
+    "sparse_transformer_fixed": "p.sparse_transformer_fixed(8, 2)",
+    "sparse_transformer_strided": "p.sparse_transformer_strided(8)",
+    "streaming_llm": "p.streaming_llm(4, 16)",
+    "swin": "p.shifted(8, 8, 4)",
+    "transformer_xl": "p.transformer_xl(16, 16)",
+}
+"""What is drawn of a published pattern where its defaults are too large for a picture."""
+COSTS = {
+    "axial": "p.own_row(128, 128) | p.own_column(128, 128)",
+    "natten2d": "p.natten2d(128, 128)",
+    "radial": "p.radial(1024, 128)",
+    "sliding_tile": "p.sliding_tile(18, 24, 32)",
+    "swin": "p.shifted(128, 128, 8)",
+}
+"""Whose cost is told, where a file's defaults do not fit the length."""
+
+
+def entries() -> Iterator[tuple[str, str, list[str], Entry]]:
+    """For each pattern the name of its section, its heading, paragraphs, and what is shown."""
+    for name, cls in sorted(builtins().items()):
+        told = [meaning(cls), f"For example {', '.join(f'`{e}`' for e in cls.examples)}."]
+        if cls.source:
+            told.append(f"Source: {cls.source}.")
+        small = cls.examples[0]
+        holds = pd.parse(_declared(small)).bind(SMALL).holds_choice
+        yield name, f"`{signature(cls)}`", told, Entry(None if holds else small, AT_LENGTH.get(name, small))
+    for path in sorted(LIBRARY.glob("*.attn")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = [line[1:].strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+        imported = f"import {path.stem} as p\npattern main = "
+        drawn, cost = PICTURES.get(path.stem, "p"), COSTS.get(path.stem, "p")
+        entry = Entry(None if drawn is None else imported + drawn, imported + cost)
+        if path.stem == "sliding_tile":
+            entry = dataclasses.replace(entry, large_n=18 * 24 * 32)
+        yield f"{path.stem}.attn", f"`import {path.stem}`", [" ".join(header)], entry
+
+
+def _declared(text: str) -> str:
+    return f"input doc: token\npattern main = {text}" if "doc" in text and "\n" not in text else text
+
+
+def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:
+    """Four documents, and a tree of tokens of which every third begins a branch."""
+    tree = pd.tree_order([i - 1 if i % 3 or i < n // 2 else i - 3 for i in range(n)])
+    given = {"doc": np.arange(n) * 4 // n, **tree}
+    return {name: given[name] for name in spec.inputs}
+
+
+def figures(entry: Entry) -> str:
+    """Growth, what is kept, and what the plan computes for it."""
+    report = pd.analyze(_declared(entry.cost), n=entry.large_n)
+    found = report.at(entry.large_n)
+    exact = isinstance(found.slots, int)
+    kept = (found.slots if exact else found.slots[1]) / entry.large_n
+    what = entry.cost.split("main = ")[-1]
+    said = f"Growth {report.growth}. At n = {entry.large_n:,} of `{what}` a query keeps "
+    said += f"{'' if exact else 'at most '}{kept:,.1f} slots on average"
+    if isinstance(found.waste, float):
+        said += f", and the plan computes {found.waste:.2f} for each"
+    return said.replace("`p`", "the file's `main`").replace("`p.", "`") + "."
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="draw these pictures alone")
+    only = parser.parse_args(argv).only
+    pictures = DOCS / "pictures"
+    pictures.mkdir(exist_ok=True)
+    page = ["# Patterns", INTRODUCTION]
+    published = False
+    for name, heading, told, entry in entries():
+        if name.endswith(".attn") and not published:
+            published = True
+            page.append("## Published patterns, to import")
+        page += [f"### {heading}", *told, figures(entry)]
+        if entry.picture is not None:
+            file = pictures / f"{name.replace('.attn', '_published')}.png"
+            if only is None or name in only:
+                spec = pd.parse(_declared(entry.picture))
+                drawn = plot.picture(spec, entry.n, inputs=inputs_of(spec, entry.n))
+                title = entry.picture.split("main = ")[-1].replace("p.", "")
+                plot.save(drawn, file, title=name if title == "p" else title)
+            page.append(f"![{name}](pictures/{file.name})")
+        print(name, flush=True)
+    page.append((DOCS / "no_patterns.md").read_text(encoding="utf-8").strip())
+    (DOCS / "patterns.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+
+
+INTRODUCTION = """\
+Made by `python docs/generate.py` from what the patterns say of themselves. Pictures have a row for each query
+and a column for each key, or summary, of 64 tokens; what is kept is dark.
+
+## Built-in patterns"""
+
+if __name__ == "__main__":
+    main()
