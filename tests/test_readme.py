@@ -75,7 +75,7 @@ def test_files_that_are_named_exist():
 
 
 def test_the_page_of_patterns_has_them_all():
-    """`python docs/generate.py` writes it; a new pattern or file, or other arguments, need it written again."""
+    """`python docs/generate.py` writes it; after a new pattern, write it again."""
     from patterndsl.commands.patterns import signature
     from patterndsl.lower.files import library
     from patterndsl.patterns import builtins
