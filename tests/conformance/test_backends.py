@@ -19,6 +19,7 @@ from patterndsl.patterns import builtins
 
 BACKENDS = ["xla", "cpu_native"]
 EXAMPLES = [e for cls in builtins().values() for e in cls.examples]
+FIRST = [cls.examples[0] for cls in builtins().values()]  # every day; the others in the long run
 CHOSEN = {e for cls in builtins().values() if cls.facts is not Pattern.facts for e in cls.examples}
 """Chosen from q and k, which the native backend leaves to others."""
 COMBINED = [
@@ -139,7 +140,13 @@ def supported(text: str, backend: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "text,backend", [(t, b) for b in BACKENDS for t in EXAMPLES + COMBINED if supported(t, b)]
+    "text,backend",
+    [
+        pytest.param(t, b, marks=() if t in FIRST + COMBINED else pytest.mark.slow)
+        for b in BACKENDS
+        for t in EXAMPLES + COMBINED
+        if supported(t, b)
+    ],
 )
 def test_pattern(text: str, backend: str) -> None:
     compare(text, SHAPES["ragged"], backend)
@@ -182,7 +189,13 @@ def _bias(s: Shape, batch: int, heads: int) -> jax.Array:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("argument", ARGUMENTS)
 @pytest.mark.parametrize(
-    "text", [COMBINED[0], COMBINED[4], "full", 'hierarchical(3, reduce="max", weight="one") & local(30)']
+    "text",
+    [
+        COMBINED[0],
+        pytest.param(COMBINED[4], marks=pytest.mark.slow),
+        pytest.param("full", marks=pytest.mark.slow),
+        pytest.param('hierarchical(3, reduce="max", weight="one") & local(30)', marks=pytest.mark.slow),
+    ],
 )
 def test_argument(text: str, argument: str, backend: str) -> None:
     shape = Shape(n=53, n_q=31, batch=2)
@@ -197,6 +210,7 @@ def test_all_arguments_at_once(backend: str) -> None:
     compare(COMBINED[0], shape, backend, **every)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_transformations(backend: str) -> None:
     """jit, vmap, checkpoint and scan around it change nothing; unbatched arrays work."""

@@ -284,13 +284,13 @@ def test_inputs(batch, style):
     "groups,num_heads,kv_heads",
     [
         pytest.param([(0, 1, 2, 3), (4, 5, 6, 7)], 8, 2, marks=SLOW),  # whole groups of heads
-        ([(0, 1), (2, 3), (4, 5, 6, 7)], 8, 2),  # half of a group
+        pytest.param([(0, 1), (2, 3), (4, 5, 6, 7)], 8, 2, marks=SLOW),  # half of a group
         pytest.param([(0, 2, 4, 6), (1, 3, 5, 7)], 8, 2, marks=SLOW),  # every other head
         pytest.param(
             [(0, 1, 2, 4), (3, 5, 6, 7)], 8, 2, marks=SLOW
         ),  # uneven: key heads are read per query head
         pytest.param([(3,), (0, 1, 2)], 4, 4, marks=SLOW),
-        pytest.param([(0, 1, 2)], 3, 1, marks=SLOW),
+        ([(0, 1, 2)], 3, 1),
     ],
 )
 def test_groups_of_heads(groups, num_heads, kv_heads):
@@ -305,6 +305,7 @@ def test_groups_of_heads(groups, num_heads, kv_heads):
     )
 
 
+@SLOW
 def test_branches_are_normalised_apart():
     heads = {(0, 1): [pyramid(N), PATTERNS["gaps"](N)], (2, 3): [PATTERNS["none"](N), PATTERNS["strided"](N)]}
     got, _ = compare(heads, make_plan(heads, N, style=STYLES["padded"]), *operands(), **everything())
