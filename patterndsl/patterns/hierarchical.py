@@ -67,8 +67,26 @@ class Pyramid:
         return n * (reach * (self.leaf + self.factor * top) + n // self.chunk(top))
 
 
+class Levels(Pattern):
+    """What a pyramid keeps: tokens that are near, and far ones under summaries, level by level."""
+
+    @property
+    def _pyramid(self) -> Pyramid:
+        raise NotImplementedError
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        pyramid = self._pyramid
+        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
+
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
+        return self._pyramid.summaries(n)
+
+    def pairs(self, n: Expr) -> Expr:
+        return self._pyramid.pairs(n)
+
+
 @pattern
-class Hierarchical(Pattern):
+class Hierarchical(Levels):
     """The near/far split of the fast multipole method. Level l ≥ 1 groups tokens into chunks of
     leaf·factor^(l−1). A query sees at level l the summaries of the chunks that are not near it (chunk
     distance > `window`) but whose parent is near; at level 0 the tokens whose chunk is near; at the top level
@@ -102,19 +120,9 @@ class Hierarchical(Pattern):
         levels = int(self.levels) if self.levels is not None else None
         return Pyramid(factor, int(self.window), leaf, levels, self.reduce, self.weight)
 
-    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
-        pyramid = self._pyramid
-        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
-
-    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
-        return self._pyramid.summaries(n)
-
-    def pairs(self, n: Expr) -> Expr:
-        return self._pyramid.pairs(n)
-
 
 @pattern
-class Tree(Pattern):
+class Tree(Levels):
     """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own
     chunk, and above it, level by level, the summaries of the other chunks of its parent."""
 
@@ -130,22 +138,12 @@ class Tree(Pattern):
         branching = int(self.branching)
         return Pyramid(branching, 0, branching, None, "mean", "count")
 
-    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
-        pyramid = self._pyramid
-        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
-
-    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
-        return self._pyramid.summaries(n)
-
     def simplified(self) -> Node:
         return Hierarchical(self.branching, Expr("const", (), 0))
 
-    def pairs(self, n: Expr) -> Expr:
-        return self._pyramid.pairs(n)
-
 
 @pattern
-class Recursive(Pattern):
+class Recursive(Levels):
     """Divide and conquer, `hierarchical(branch, window=0, leaf=base)`: tokens see each other in blocks of
     `base`; then, level by level as a merge sort goes, `branch` neighbouring blocks become one, and each of
     them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`."""
@@ -162,15 +160,5 @@ class Recursive(Pattern):
     def _pyramid(self) -> Pyramid:
         return Pyramid(int(self.branch), 0, int(self.base), None, "mean", "count")
 
-    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
-        pyramid = self._pyramid
-        return pyramid.near(1, q, k // pyramid.chunk(1, n.number), n.number)
-
-    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
-        return self._pyramid.summaries(n)
-
     def simplified(self) -> Node:
         return Hierarchical(self.branch, Expr("const", (), 0), self.base)
-
-    def pairs(self, n: Expr) -> Expr:
-        return self._pyramid.pairs(n)
