@@ -66,7 +66,7 @@ def test_attention_is_the_reference(spec: pd.Spec, n: int, n_q: int, blocks: tup
 
 
 @pytest.mark.slow
-@settings(RELAXED, max_examples=40)
+@settings(RELAXED, max_examples=75)
 @given(ANY, st.integers(1, 300), st.integers(1, 300), st.sampled_from([None, (16, 16), (32, 64)]))
 def test_attention_is_the_reference_up_to_300(
     spec: pd.Spec, n: int, n_q: int, blocks: tuple[int, int] | None
