@@ -142,7 +142,7 @@ def supported(text: str, backend: str) -> bool:
 @pytest.mark.parametrize(
     "text,backend",
     [
-        pytest.param(t, b, marks=() if t in FIRST + COMBINED else pytest.mark.slow)
+        pytest.param(t, b, marks=() if t in FIRST + COMBINED[:5] or b != "xla" else pytest.mark.slow)
         for b in BACKENDS
         for t in EXAMPLES + COMBINED
         if supported(t, b)
@@ -180,6 +180,8 @@ ARGUMENTS: dict[str, Any] = {
     "traced offset": lambda s: {"q_offset": jnp.int32(3)},
 }
 
+LIKE_OTHERS = ("scale", "shared bias", "offset")
+
 
 def _bias(s: Shape, batch: int, heads: int) -> jax.Array:
     rng = np.random.default_rng(3)
@@ -187,7 +189,10 @@ def _bias(s: Shape, batch: int, heads: int) -> jax.Array:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize(
+    "argument",
+    [pytest.param(a, marks=pytest.mark.slow if a in LIKE_OTHERS else ()) for a in ARGUMENTS],
+)
 @pytest.mark.parametrize(
     "text",
     [

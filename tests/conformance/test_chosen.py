@@ -261,7 +261,11 @@ def test_attention_is_the_reference(text: str) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [Shape(n=70, n_q=19, dtype="bfloat16"), Shape(n=21, n_q=40, kv_heads=1), Shape(n=150, blocks=None)],
+    [
+        Shape(n=70, n_q=19, dtype="bfloat16"),
+        pytest.param(Shape(n=21, n_q=40, kv_heads=1), marks=pytest.mark.slow),
+        pytest.param(Shape(n=150, blocks=None), marks=pytest.mark.slow),
+    ],
     ids=["fewer queries", "more queries", "default blocks"],
 )
 def test_attention_in_shapes(shape: Shape) -> None:
