@@ -28,6 +28,9 @@ MAX_GRID = 1024
 PROBES = (96, 128, 192, 256)
 """Longer n that are tried where nothing is proved."""
 MAX_CASES = 512
+LONGEST = 90
+"""Characters of a spec that are shown."""
+_ALONE = "has a meaning"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,7 @@ class DiffResult:
     """``outcome``: "equal" for every n, "different" (``difference`` says where, in which ``head`` and
     ``layer``), or "undecided": no difference at the n up to ``checked`` at which both have a meaning (0:
     there is none; None: at no n, but not for every head), and no proof beyond, for the ``reason``. ``notes``
-    are further remarks."""
+    are further remarks; ``specs`` what A and B are: the file, or the expression."""
 
     outcome: Literal["equal", "different", "undecided"]
     difference: Difference | None = None
@@ -81,6 +84,7 @@ class DiffResult:
     checked: int | None = None
     reason: str = ""
     notes: tuple[str, ...] = ()
+    specs: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         raise TypeError('a comparison may be undecided: look at `outcome`, for instance `== "equal"`')
@@ -100,7 +104,9 @@ class DiffResult:
         else:
             reach = "found" if self.checked is None else f"up to n = {self.checked}"
             first = f"no difference {reach}; not proved in general, because {self.reason}"
-        return "\n".join([first, *(f"note: {note}" for note in self.notes)])
+        told = self.difference is not None or any(_ALONE in note for note in self.notes)
+        which = [f"  {name}: {text}" for name, text in zip("AB", self.specs if told else (), strict=False)]
+        return "\n".join([first, *which, *(f"note: {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
         """For machines."""
@@ -117,19 +123,21 @@ def diff(
     which masks are compared one by one. Raises SpecError where a spec is wrong at every n."""
     specs = (as_spec(a), as_spec(b))
     trees = [_tree(s, _declared(s, params, specs)) for s in specs]
+    texts = tuple(str(s) if s.name.startswith("<") else s.name for s in specs)
+    texts = tuple(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in texts)
     results: list[DiffResult] = []
     for layer, head, pair in _variants(trees[0], trees[1]):
         found = _compare(pair, specs, limit)
         if found.outcome == "different":
-            return dataclasses.replace(found, head=head, layer=layer)
+            return dataclasses.replace(found, head=head, layer=layer, specs=texts)
         results.append(found)
     results.append(_all_heads(trees[0], trees[1]))
     notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
     undecided = [r for r in results if r.outcome == "undecided"]
     if not undecided:
-        return DiffResult("equal", notes=notes)
+        return DiffResult("equal", notes=notes, specs=texts)
     checked = min((r.checked for r in results if r.checked is not None), default=None)
-    return dataclasses.replace(undecided[0], checked=checked, notes=notes)
+    return dataclasses.replace(undecided[0], checked=checked, notes=notes, specs=texts)
 
 
 def _declared(spec: Spec, params: Mapping[str, int] | None, both: tuple[Spec, Spec]) -> dict[str, int]:
@@ -290,7 +298,7 @@ def _alone(alone: Mapping[int, str]) -> tuple[str, ...]:
     if not alone:
         return ()
     n, which = next(iter(alone.items()))
-    return (f"at n = {n} only {which} has a meaning; such n were left out",)
+    return (f"at n = {n} only {which} {_ALONE}; such n were left out",)
 
 
 def _lengths(pair: tuple[Node, Node], limit: int) -> list[int]:

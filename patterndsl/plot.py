@@ -18,8 +18,9 @@ import numpy.typing as npt
 from patterndsl.diagnostics import BadCall, ChosenFromData, InputShape, SpecError
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.interval import Interval, classify
-from patterndsl.ir.nodes import Pool
-from patterndsl.ir.normal import TOKENS, Term, branches, has_summaries, slot_index
+from patterndsl.ir.nodes import Heads, Layers, Pool, Where
+from patterndsl.ir.normal import TOKENS, Term, branches, has_summaries, slot_index, walk
+from patterndsl.ir.resolve import inline, pick_layer, set_params
 from patterndsl.spec import Spec, check_inputs
 
 EXACT = 1024
@@ -96,6 +97,18 @@ def picture(
             if pool is TOKENS or density.any():
                 panels.append(Panel(prefix + _title(pool, n), pool.level, density))
     return Picture(str(node), n, tuple(panels), exact=n <= EXACT)
+
+
+def notes(spec: Spec, head: int, layer: int, params: Mapping[str, int] | None = None) -> list[str]:
+    """Which head and layer a picture is of, where there are others that may see something else."""
+    main = inline(set_params(spec.module, params)).main
+    found = []
+    if any(isinstance(p, Layers) for p in walk(main)):
+        found.append(f"this is layer {layer}; layers differ, and --layer picks another")
+        main = pick_layer(main, layer)
+    if any(isinstance(p, Heads) or (isinstance(p, Where) and "h" in p.keep.names()) for p in walk(main)):
+        found.append(f"this is head {head}; heads differ, and --head picks another")
+    return found
 
 
 def _title(pool: Pool, n: int) -> str:

@@ -191,7 +191,8 @@ class Spec:
         q_offset: int | None = None,
         operands: tuple[Any, Any] | None = None,
     ) -> npt.NDArray[np.bool_]:
-        """The token pairs kept, bool [n_q, n], dense: for small n. Summaries are not in it (see `slots`)."""
+        """The token pairs that one head of one layer keeps, bool [n_q, n], dense: for small n. Summaries are
+        not in it (see `slots`)."""
         slots = self.slots(
             n,
             n_q,

@@ -52,4 +52,6 @@ def main(arguments: Arguments) -> int:
                 raise UsageError(f"-o: {str(output)!r} cannot be written: {error.strerror}") from None
     if output is None:
         print_text(plot.terminal(drawn, columns, colored(sys.stdout)))
+    for note in plot.notes(spec, arguments.head, arguments.layer, options.params_of(arguments)):
+        print_text(f"note: {note}")
     return 0

@@ -127,6 +127,7 @@ class Lowering:
 
     def define(self, names: Names, name: ast.Name, imported: bool) -> bool:
         if not check_new_name(self.found, name, imported):
+            names.refused.add(name.text)
             return False
         if name.text in names.defined:
             self.found.add(DuplicateName(name=name.text, first=names.defined[name.text], span=name.span))

@@ -74,6 +74,7 @@ class Names:
     patterns: dict[str, Signature] = dataclasses.field(default_factory=dict)
     imports: dict[str, Names | None] = dataclasses.field(default_factory=dict)  # None: could not be read
     defined: dict[str, Span] = dataclasses.field(default_factory=dict)
+    refused: set[str] = dataclasses.field(default_factory=set)  # given though they are built in
     declares_inputs: bool = True  # False in a bare expression, which has no place for `input`
     wrong: bool = False  # whether errors were found in it
 
@@ -109,7 +110,8 @@ class Scope:
     met: Met = dataclasses.field(default_factory=lambda: Met())
 
     def error(self, diagnostic: Diagnostic) -> None:
-        self.found.add(diagnostic)
+        if diagnostic.span is None or diagnostic.span.text not in self.names.refused:  # else it follows
+            self.found.add(diagnostic)
 
     def inside_where(self, query: str, key: str) -> Scope:
         local = {**self.local, query: Q, key: K}

@@ -203,6 +203,11 @@ class Plan:
     inputs: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
 
+    def __repr__(self) -> str:
+        from patterndsl.plan.stats import summary
+
+        return summary(self)
+
     def stats(self) -> PlanStats:
         """Counts of tiles and pairs (see `PlanStats`)."""
         from patterndsl.plan.stats import plan_stats

@@ -20,6 +20,8 @@ from patterndsl.plan.plan import (
     Segment,
 )
 
+MOST_PARTS = 6  # that a plan's one line names
+
 
 def slots_visited(segment: Segment) -> int:
     """Slots that all rows of the segment visit, padding included."""
@@ -71,6 +73,21 @@ def reads(plan: Plan) -> tuple[int, int]:
         keys += slots
         queries += slots * part.block_q // (segment.block if segment.block > 1 else plan.block_k)
     return keys, queries
+
+
+def summary(plan: Plan) -> str:
+    """The plan in one line: lengths, heads, and the order and tiles of each part."""
+    blocks: dict[Part, int] = {}
+    for _, part, segment in _segments(plan):
+        blocks[part] = max(blocks.get(part, 0), segment.block)
+    parts = [f"{part.layout.name} {part.block_q} × {block}" for part, block in blocks.items()]
+    heads = f"{plan.num_heads} {_head(plan.num_heads)}"
+    return f"<Plan: {plan.n_q} queries × {plan.n} keys, {heads}, {_shortened(parts)}>"
+
+
+def _shortened(parts: list[str]) -> str:
+    more = f" and {len(parts) - MOST_PARTS} more" if len(parts) > MOST_PARTS else ""
+    return f"{len(parts)} {'part' if len(parts) == 1 else 'parts'}: {'; '.join(parts[:MOST_PARTS])}{more}"
 
 
 def explain(plan: Plan) -> str:

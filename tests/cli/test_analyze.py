@@ -71,7 +71,8 @@ def test_diff_of_files_and_params(tmp_path):
     path = tmp_path / "a.attn"
     path.write_text("param w = 4\npattern main = causal & local(w)\n")
     assert patterndsl("diff", path, path).code == 0
-    assert patterndsl("diff", path, "-e", "causal & local(5)").code == 1
+    differ = patterndsl("diff", "-e", "causal & local(5)", path)  # files come first
+    assert differ.code == 1 and f"only in B\n  A: {path}\n  B: causal & local(5)\n" in differ.out
     assert patterndsl("diff", path, "-e", "causal & local(5)", "-p", "w=5").code == 0
     assert patterndsl("diff", path, "-e", "locl(5)").code == 1
 

@@ -78,6 +78,15 @@ def test_terminal_picture():
     assert drawn[1] == "█▄" and drawn[12] == "█" * 23 + "▄"
 
 
+def test_other_heads_and_layers_are_noted():
+    by_head = "where(q, k: k % 2 == h)"
+    assert patterndsl("show", "-e", by_head, "-n", 2).out.splitlines()[-1].startswith("note: this is head 0;")
+    both = "layers { 0 => heads { 0 => self; _ => full }; _ => full }"
+    assert "note: this is head 1;" in patterndsl("show", "-e", both, "-n", 4, "--head", 1).out
+    drawn = patterndsl("show", "-e", both, "-n", 4, "--layer", 1).out
+    assert "note: this is layer 1;" in drawn and "head" not in drawn
+
+
 def test_panels_stand_beside_each_other_where_they_fit(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     first = patterndsl("show", "-e", HEADLINE, "-n", 256).out.splitlines()[0]

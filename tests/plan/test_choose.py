@@ -155,6 +155,12 @@ def test_prices_rise_and_the_chosen_is_about_the_first_or_the_plain_one_is_as_go
     assert text.count(" ms: ") == len(prices) and text.count("(chosen)") == 1
 
 
+def test_a_plan_is_one_line() -> None:
+    text = str(pd.compile("causal & (local(64) | strided(64))").plan(8192, num_heads=2))
+    assert text.startswith("<Plan: 8192 queries × 8192 keys, 2 heads, 2 parts: identity ")
+    assert "; residues(64) " in text and len(text) < 120 and "\n" not in text
+
+
 def test_choices_are_deterministic() -> None:
     found = []
     for _ in range(2):
