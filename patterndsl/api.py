@@ -96,6 +96,7 @@ class Attention:
         kv_lengths: Any = None,
         gates: Any = None,
         return_lse: bool = False,
+        state: Any = None,
         **inputs: Any,
     ) -> Any:
         """Attention over the slots that the spec keeps.
@@ -111,7 +112,8 @@ class Attention:
 
         Returns [B, T, N, Hv] in q's dtype, and with ``return_lse`` the log-sum-exp [B, T, N] in float32. A
         row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
-        not fit.
+        not fit. With ``state`` (see `initial_state`), q, k and v are the next T tokens of a sequence, and the
+        result is a pair of this and the next state.
         """
         from patterndsl.backends.calling import check_computed, check_softcap, on_host
 
@@ -130,7 +132,7 @@ class Attention:
         arrays = {name: value for name, value in arrays.items() if value is not None}
         inputs = on_host(self.spec.inputs, inputs)
         check_computed(self._computed & inputs.keys(), inputs)
-        return self._jitted(q, k, v, arrays, inputs, tuple(sorted(static.items())))
+        return self._jitted(q, k, v, state, arrays, inputs, tuple(sorted(static.items())))
 
     @functools.cached_property
     def _computed(self) -> frozenset[str]:
@@ -140,10 +142,15 @@ class Attention:
     def _jitted(self) -> Callable[..., Any]:
         import jax
 
-        def run(q: Any, k: Any, v: Any, arrays: dict[str, Any], inputs: dict[str, Any], static: Any) -> Any:
-            return self._run(q, k, v, inputs=inputs, **arrays, **dict(static))
+        def run(q: Any, k: Any, v: Any, state: Any, arrays: Any, inputs: Any, static: Any) -> Any:
+            arguments = {"inputs": inputs, **arrays, **dict(static)}
+            if state is None:
+                return self._run(q, k, v, **arguments)
+            from patterndsl.backends.state import step
 
-        return jax.jit(run, static_argnums=5)
+            return step(self, q, k, v, state, arguments)
+
+        return jax.jit(run, static_argnums=6)
 
     def _run(self, q: Any, k: Any, v: Any, **arguments: Any) -> Any:
         from patterndsl.backends.calling import finish, prepare
@@ -180,6 +187,34 @@ class Attention:
             backend = priced_as(self.backend, platform)
             workload = Workload(heads=heads, kv_heads=heads, platform=platform, backend=backend)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads, workload)
+
+    def initial_state(
+        self,
+        *,
+        batch: int | None = None,
+        num_kv_heads: int,
+        head_dim: int,
+        v_head_dim: int | None = None,
+        num_heads: int | None = None,
+        dtype: Any = "float32",
+    ) -> Any:
+        """The state before the first token of a sequence that is computed piece by piece, in memory that does
+        not grow: ``out, state = attention(q, k, v, state=state)`` with the next T tokens, of any T, gives
+        what one call on the whole sequence would.
+
+        The state is a pytree of fixed shapes, so that it can be carried by `jax.lax.scan`; gradients flow
+        through it, unless stopped by `jax.lax.stop_gradient(state)`. All sequences of a batch are equally
+        long (`jax.vmap` for others). ``num_heads``: of queries, where the spec differs by head. Raises
+        `SpecError` where no state of bounded size will do (E506).
+        """
+        from patterndsl.backends.state import empty
+        from patterndsl.horizon import horizon
+
+        for name, value in (("batch", batch), ("num_kv_heads", num_kv_heads), ("head_dim", head_dim)):
+            if value is not None:
+                check_positive(name, value)
+        found = horizon(self.module, num_heads or max(num_kv_heads, named_heads(self.module.main)))
+        return empty(found, batch, num_kv_heads, head_dim, v_head_dim or head_dim, dtype)
 
     def bucketed(self, lengths: Sequence[int] | None = None) -> Bucketed:
         """The same function, compiled for few lengths: keys and queries are padded to the next of

@@ -227,6 +227,28 @@ The name is reserved by the language, but patterns of its kind cannot be compile
         return f"{shown(self.feature)} ({self.what}) cannot be compiled yet"
 
 
+class NotStreamable(Diagnostic):
+    code = "E506"
+    title = "a pattern that cannot be computed piece by piece"
+    about = """
+`attention(q, k, v, state=…)` takes a sequence piece by piece and carries what later pieces read of earlier
+ones, in a state of fixed size. For that no query may read a key after it; keys must be within a bounded
+distance behind the query, but for a few at the beginning of the sequence; and the pattern must look the same
+further on, whatever the length of the whole. All of this is proved, not assumed.
+"""
+    wrong = ">>> patterndsl.compile('causal').initial_state(num_kv_heads=4, head_dim=64)"
+    right = ">>> patterndsl.compile('causal & local(512)').initial_state(num_kv_heads=4, head_dim=64)"
+    pattern: str
+    reason: str
+    advice: str
+
+    def message(self) -> str:
+        return f"{shown(self.pattern)} cannot be computed piece by piece: {self.reason}"
+
+    def help(self) -> str | None:
+        return self.advice
+
+
 def sized(count: int) -> str:
     """A number of bytes, readable."""
     value = float(count)

@@ -86,6 +86,16 @@ def smallest(e: Expr, domain: Domain | None = None) -> Point | None:
     return sets.ask(lambda s: sets.smallest(s[0]))  # type: ignore[no-any-return]
 
 
+def greatest(value: Expr, e: Expr, *, opaque: bool = False) -> float:
+    """The largest ``value`` (quasi-affine in n, q and k) among the points that satisfy ``e``, queries being
+    at 0 … n − 1: −inf where there are none, inf where there is no bound."""
+    sets = _Sets((e,), Domain("present"), opaque)
+    found = sets.ask(lambda s: sets.translate(value).intersect_domain(s[0]).max_val())
+    if found.is_infty() or found.is_nan():  # not a number: the maximum of nothing
+        return float("inf" if found.is_infty() else "-inf")
+    return int(found.to_python())
+
+
 def pairs(e: Expr, n: int, queries: range) -> set[tuple[int, int]]:
     """The pairs (q, k) of the exact set at one small n, one by one, for comparison with a dense mask."""
     found: set[tuple[int, int]] = set()

@@ -49,15 +49,15 @@ def found_in(path: Path) -> tuple[Diagnostic, ...]:
     arguments = case.get("arguments", {})
     if case["call"] == "lint":
         return lint(spec, **arguments)
-    if case["call"] in ("compile", "plan", "run"):
+    if case["call"] in ("compile", "plan", "run", "initial_state"):
         return raised(lambda: compiled(spec, case["call"], case.get("options", {}), arguments))
     return raised(lambda: getattr(spec, case["call"])(**arguments))
 
 
 def compiled(spec: Spec, call: str, options: dict[str, Any], arguments: dict[str, Any]) -> None:
     attention = patterndsl.compile(spec, **options)
-    if call == "plan":
-        attention.plan(**arguments)
+    if call in ("plan", "initial_state"):
+        getattr(attention, call)(**arguments)
     elif call == "run":
         q = np.zeros((4, 1, 8), np.float32)
         attention(q, q, q)

@@ -1,0 +1,195 @@
+"""Attention piece by piece: the keys and values of earlier pieces as a state of fixed size.
+
+The state is a window on the sequence, `Horizon.size` keys long. It begins where the pattern looks as it does
+at the beginning of the sequence, so that a piece is a plain call: the state's keys and the new ones in order,
+and the piece's queries at their places among them. Those places are known at run time only, as is how full
+the state is. Two programs at most answer for all of them, so that nothing is compiled anew as the stream goes
+on:
+
+- once the state is full, queries begin within one period of a place that is known, and the plan for that
+  place serves them, with as many queries more as the period has;
+- before that, and where the period is so long that this does not pay, either all places at which queries can
+  be are computed, or the queries alone without skipping tiles: whichever is less.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from patterndsl.diagnostics import SpecError
+from patterndsl.diagnostics.runtime import BadCall
+from patterndsl.horizon import Horizon
+from patterndsl.horizon import horizon as horizon_of
+
+if TYPE_CHECKING:
+    from patterndsl.api import Attention
+
+TOKENS = -3  # the axis of tokens
+WORTH = 0.8  # pairs of the second program ÷ those of the first, from which it is worth compiling
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What later pieces of a stream read of the earlier ones (see `Attention.initial_state`): a pytree of
+    fixed shapes.
+
+    ``k`` [B, size, K, H] and ``v`` [B, size, K, Hv] (or without B): the keys in order, ``filled`` of them
+    (int32), and zeros.
+    """
+
+    k: Any
+    v: Any
+    filled: Any
+    horizon: Horizon = dataclasses.field(metadata={"static": True})
+
+
+def empty(
+    horizon: Horizon, batch: int | None, num_kv_heads: int, head_dim: int, v_head_dim: int, dtype: Any
+) -> State:
+    """The state before the first piece."""
+    shape = (*(() if batch is None else (batch,)), horizon.size, num_kv_heads)
+    k, v = (jnp.zeros((*shape, size), dtype) for size in (head_dim, v_head_dim))
+    return State(k, v, jnp.zeros((), jnp.int32), horizon)
+
+
+def step(
+    attention: Attention, q: Any, k: Any, v: Any, state: State, arguments: dict[str, Any]
+) -> tuple[Any, State]:
+    """The result of one piece, and the state for the next. ``arguments``: of the call, beside these."""
+    q, k, v = (jnp.asarray(x) for x in (q, k, v))
+    gates = arguments.pop("gates", None)
+    if q.ndim not in (3, 4):
+        attention._run(q, k, v, **arguments)  # says what is wrong
+    horizon = horizon_of(attention.module, q.shape[-2])
+    _check(q, k, v, state, horizon, arguments)
+    arguments.pop("q_offset")
+    tokens = k.shape[TOKENS]
+    keys, values = _after(state.k, k, state.filled), _after(state.v, v, state.filled)
+    run = _programs(attention, horizon, q.shape[-2], tokens)
+
+    def at(offset: Any, places: int, before: Any, n: int) -> Callable[[], Any]:
+        """Attention of ``places`` queries from ``offset`` on, of which the piece's come after ``before``."""
+
+        def call() -> Any:
+            wide = [_placed(x, places, before) for x in (q, gates)]
+            here = [x[..., :n, :, :] for x in (keys, values)]
+            out = attention._run(wide[0], *here, q_offset=offset, gates=wide[1], **arguments)
+            if places == tokens:
+                return out
+            if arguments["return_lse"]:
+                return _from(out[0], before, tokens, TOKENS), _from(out[1], before, tokens, TOKENS + 1)
+            return _from(out, before, tokens, TOKENS)
+
+        return call
+
+    size = horizon.size + tokens
+    anywhere = at(state.filled, tokens, 0, size) if run.plain else at(0, size, state.filled, size)
+    if run.full is None:
+        out = anywhere()
+    else:
+        aligned = run.full == tokens
+        first = horizon.whole if aligned else horizon.first
+        ready = state.filled == first if aligned else state.filled >= first
+        full = at(first, run.full, 0 if aligned else state.filled - first, first + run.full)
+        out = jax.lax.cond(ready, full, anywhere)
+    return out, _next(state, keys, values, tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+    """``plain``: a state that is not full takes the queries alone, at a place known at run time; else all
+    places at which they can be. ``full``: so many queries are computed from a full state; None where that is
+    not worth a program of its own."""
+
+    plain: bool
+    full: int | None
+
+
+def _programs(attention: Attention, horizon: Horizon, heads: int, tokens: int) -> _Programs:
+    size = horizon.size + tokens
+    alone = tokens * size * heads
+    everywhere = attention.plan(size, num_heads=heads).stats().computed
+    # Pieces of whole periods keep their place among these; others start at any.
+    aligned = tokens % horizon.period == 0
+    queries = tokens if aligned else tokens + horizon.period - 1
+    first = horizon.whole if aligned else horizon.first
+    full = attention.plan(first + queries, queries, num_heads=heads, q_offset=first).stats().computed
+    worth = full <= WORTH * min(alone, everywhere)
+    return _Programs(alone <= everywhere, queries if worth else None)
+
+
+def _check(
+    q: jax.Array, k: jax.Array, v: jax.Array, state: State, horizon: Horizon, arguments: dict[str, Any]
+) -> None:
+    for name in ("bias", "kv_lengths", "q_offset"):
+        if arguments.get(name) is not None:
+            reason = "it speaks of positions in the whole sequence, of which a state has the last ones"
+            raise SpecError(
+                BadCall(argument=name, reason=reason, advice="leave it out where `state` is given")
+            )
+    if arguments.get("alibi_slopes") is not None and horizon.pinned:
+        reason = "the distances to the first tokens are gone, as a state leaves out what lies between"
+        advice = "leave it out where `state` is given, or the first tokens out of the spec"
+        raise SpecError(BadCall(argument="alibi_slopes", reason=reason, advice=advice))
+    if not isinstance(state, State):
+        reason = f"what `initial_state` or an earlier call returned is needed, not {type(state).__name__}"
+        raise SpecError(BadCall(argument="state", reason=reason))
+    if state.horizon != horizon:
+        reason = f"it holds what another pattern reads ({state.horizon}, not {horizon})"
+        advice = "make it with this function's `initial_state`, with `num_heads` where heads differ"
+        raise SpecError(BadCall(argument="state", reason=reason, advice=advice))
+    if q.shape[: TOKENS + 1] != k.shape[: TOKENS + 1]:
+        reason = f"a piece has as many queries as keys, not q {q.shape}, k {k.shape}"
+        raise SpecError(BadCall(argument="q, k", reason=reason, advice="pass the new tokens alone"))
+    for name, new, kept in (("k", k, state.k), ("v", v, state.v)):
+        if _without_tokens(new.shape) != _without_tokens(kept.shape) or new.dtype != kept.dtype:
+            made = f"the state holds {kept.dtype}{list(kept.shape)}"
+            reason = f"{new.dtype}{list(new.shape)} does not fit the state: {made}"
+            advice = "make the state with the batch, heads, head sizes and dtype of the calls"
+            raise SpecError(BadCall(argument=name, reason=reason, advice=advice))
+
+
+def _without_tokens(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:TOKENS], *shape[TOKENS + 1 :])
+
+
+def _zeros(x: jax.Array, tokens: int) -> jax.Array:
+    return jnp.zeros((*x.shape[:TOKENS], tokens, *x.shape[TOKENS + 1 :]), x.dtype)
+
+
+def _after(kept: jax.Array, new: jax.Array, filled: Any) -> jax.Array:
+    """The state's tokens, the new ones, and zeros."""
+    room = jnp.concatenate([kept, _zeros(kept, new.shape[TOKENS])], TOKENS)
+    return jax.lax.dynamic_update_slice_in_dim(room, new, filled, TOKENS % new.ndim)
+
+
+def _placed(x: Any, places: int, before: Any) -> Any:
+    """The piece's tokens among so many places, the others being zero."""
+    if x is None or x.shape[TOKENS] == places:
+        return x
+    return jax.lax.dynamic_update_slice_in_dim(_zeros(x, places), x, before, TOKENS % x.ndim)
+
+
+def _from(x: jax.Array, start: Any, size: int, axis: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis % x.ndim)
+
+
+def _next(state: State, keys: jax.Array, values: jax.Array, tokens: int) -> State:
+    """The window, moved by whole periods to where the next piece needs it."""
+    h = state.horizon
+    end = state.filled + tokens
+    moved = jnp.maximum((end - h.first) // h.period * h.period, 0)
+
+    def window(x: jax.Array) -> jax.Array:
+        if tokens % h.period:  # it may reach a period beyond the piece
+            x = jnp.concatenate([x, _zeros(x, h.period - 1)], TOKENS)
+        rest = _from(x, h.pinned + moved, h.size - h.pinned, TOKENS)
+        return jnp.concatenate([x[..., : h.pinned, :, :], rest], TOKENS) if h.pinned else rest
+
+    return dataclasses.replace(state, k=window(keys), v=window(values), filled=end - moved)

@@ -1,0 +1,196 @@
+"""A sequence computed piece by piece: the answers of one pass, in a state of fixed size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+import patterndsl as pd
+from patterndsl.diagnostics import SpecError
+from patterndsl.horizon import Horizon, horizon
+from patterndsl.ir.nodes import Intersection, Module, Node, Union
+from patterndsl.spec import Spec
+from tests.strategies import nodes
+
+SLOW = pytest.mark.slow
+SPECS = {
+    "causal & segment_memory(8, 12)": Horizon(0, 16, 8),
+    "causal & (local(5) | sinks(2))": Horizon(2, 4, 1),
+    "heads { 0 => causal & dilated(3, 4); _ => causal & chunked(6) }": Horizon(0, 8, 6),
+    "mix(causal & local(3), causal & chunked(5, back=1))": Horizon(0, 5, 5),
+    "causal & (local(4) + segments(6, 2) | global(tokens=[0, 3]))": Horizon(4, 4, 6),
+}
+PIECES = ((24, 1, 24, 5, 1, 24), (1, 5, 5, 12, 1, 24, 24, 1, 1, 12))
+
+
+def arrays(n: int, seed: int = 0) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.asarray(rng.standard_normal((2, n, h, 8), np.float32)) for h in (4, 2, 2))
+
+
+def empty(attention: Any, batch: int | None = 2) -> Any:
+    return attention.initial_state(batch=batch, num_kv_heads=2, head_dim=8, num_heads=4)
+
+
+def cut(x: Any, pieces: tuple[int, ...], axis: int = 1) -> list[Any]:
+    return jnp.split(x, np.cumsum(pieces)[:-1], axis=axis)
+
+
+@pytest.mark.parametrize("pieces", [PIECES[0], pytest.param(PIECES[1], marks=SLOW)])
+@pytest.mark.parametrize("spec", [s if i < 2 else pytest.param(s, marks=SLOW) for i, s in enumerate(SPECS)])
+def test_pieces_of_any_length_give_what_one_pass_gives(spec: str, pieces: tuple[int, ...]) -> None:
+    operands, attention = arrays(sum(pieces)), pd.compile(spec)
+    rng = np.random.default_rng(1)
+    gates = jnp.asarray(rng.random((2, sum(pieces), 4, 2), np.float32)) if "mix" in spec else None
+    cotangent = rng.standard_normal(operands[0].shape, np.float32)
+
+    def stream(*whole: Any) -> Any:
+        state, found = empty(attention), []
+        given = [cut(x, pieces) for x in whole]
+        for i, (q, k, v) in enumerate(zip(*given, strict=True)):
+            mine = None if gates is None else cut(gates, pieces)[i]
+            out, state = attention(q, k, v, state=state, gates=mine)
+            found.append(out)
+        return jnp.concatenate(found, 1)
+
+    assert horizon(attention.module, 4) == SPECS[spec]
+    found, back = jax.vjp(stream, *operands)
+    wanted, back_of_whole = jax.vjp(lambda *x: pd.reference(spec, *x, gates=gates), *operands)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    for x, y in zip(back(cotangent), back_of_whole(cotangent), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_arguments_and_the_log_sum_exp() -> None:
+    spec, (q, k, v) = "causal & local(5)", arrays(30)
+    attention, rng = pd.compile(spec), np.random.default_rng(2)
+    given = {"sinks": rng.random(4, np.float32), "alibi_slopes": rng.random(4, np.float32), "scale": 0.2}
+    state, found = empty(attention, None), []
+    for piece in zip(*(cut(x[0], (12, 12, 6), 0) for x in (q, k, v)), strict=True):
+        result, state = attention(*piece, state=state, return_lse=True, softcap=4.0, **given)
+        found.append(result)
+    wanted = pd.reference(spec, q[0], k[0], v[0], return_lse=True, softcap=4.0, **given)
+    for i, x in enumerate(wanted):
+        np.testing.assert_allclose(np.concatenate([r[i] for r in found]), x, atol=2e-5)
+
+
+def test_one_program_for_a_whole_stream_under_scan_and_grad() -> None:
+    """Shapes and program do not depend on where the stream is; a stopped state keeps gradients at home."""
+    spec, size, count = "causal & segment_memory(8, 8)", 16, 5
+    attention, operands = pd.compile(spec), arrays(size * count)
+    pieces = [jnp.stack(cut(x, (size,) * count)) for x in operands]
+    traced = []
+
+    def stream(pieces: Any, stop: bool) -> Any:
+        def one(state: Any, piece: Any) -> Any:
+            traced.append(1)
+            out, state = attention(*piece, state=jax.lax.stop_gradient(state) if stop else state)
+            return state, out
+
+        return jax.lax.scan(one, empty(attention), pieces)[1]
+
+    found = jnp.concatenate(list(stream(pieces, True)), 1)
+    np.testing.assert_allclose(found, pd.reference(spec, *operands), atol=2e-5)
+    assert len(traced) == 1
+
+    def last(pieces: Any, stop: bool) -> Any:
+        return (stream(pieces, stop)[-1] ** 2).sum()
+
+    free, stopped = (jax.grad(last)(pieces, stop)[1] for stop in (False, True))
+    assert np.abs(free[:-2]).max() == 0 and np.abs(free[-2]).max() > 0
+    assert np.abs(stopped[:-1]).max() == 0 and np.abs(stopped[-1]).max() > 0
+
+
+def test_sequences_at_different_places_under_vmap() -> None:
+    spec, (q, k, v) = "causal & segment_memory(4, 4)", arrays(24)
+    attention = pd.compile(spec)
+    states = []
+    for i, before in enumerate((3, 14)):
+        _, state = attention(q[i, :before], k[i, :before], v[i, :before], state=empty(attention, None))
+        states.append(state)
+    both = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    new = [jnp.stack([x[0, 3:11], x[1, 14:22]]) for x in (q, k, v)]
+    out, _ = jax.vmap(lambda q, k, v, state: attention(q, k, v, state=state))(*new, both)
+    whole = pd.reference(spec, q, k, v)
+    np.testing.assert_allclose(out, jnp.stack([whole[0, 3:11], whole[1, 14:22]]), atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_what_a_state_forgets_no_query_misses(data: st.DataObject) -> None:
+    """Of random patterns that are taken: without the tokens in between, each query reads the same."""
+    bounds = [
+        "causal & local(6)",
+        "causal & segment_memory(4, 3)",
+        "causal & local(5) & where(q, k: k % 3 > 0)",
+    ]
+    near = pd.parse(data.draw(st.sampled_from(bounds))).module.main
+    tree = data.draw(nodes(2, summaries=False, inputs=False))
+    main: Node = Intersection((near, tree))
+    if data.draw(st.booleans()):
+        main = Union((main, pd.parse("causal & (sinks(2) | global(tokens=[4]))").module.main))
+    spec = Spec(Module(main))
+    try:
+        h = horizon(pd.compile(spec).module, 1)
+    except SpecError:
+        reject()
+    n = h.size + 2 * h.period + 7
+    if n > 400:
+        reject()
+    mask, own = spec.mask(n), spec.mask(n + 5)
+    for q in range(n):
+        base = max(0, (q - h.first) // h.period * h.period)
+        kept = np.r_[0 : h.pinned, h.pinned + base : q + 1]
+        assert mask[q].sum() == mask[q, kept].sum()
+        np.testing.assert_array_equal(mask[q, kept], own[q - base, : len(kept)])
+
+
+REFUSED = {
+    "local(5)": "query 0 reads key 1",
+    "causal": "at any distance",
+    "causal & strided(4)": "at any distance",
+    "causal & local(ceil(sqrt(n)))": "not known for every length",
+    "causal & (local(5) | columns([-9]))": "depends on the length",
+    "causal & local(9) & where(q, k: 2 * k < q + 50)": "no shift",
+    "causal & (local(4) | hierarchical(factor=4))": "summaries",
+    "causal & (local(64) | select(3, 64, among=causal - local(64)))": "chosen",
+    "input doc: token pattern main = causal & local(3) & same(doc)": "run-time inputs",
+    "causal & chunked(8191) & local(3) & where(q, k: k % 8192 > 0)": "67,100,671 keys",
+}
+
+
+@pytest.mark.parametrize("spec", REFUSED)
+def test_what_no_state_can_hold_is_refused(spec: str) -> None:
+    with pytest.raises(SpecError, match="E506") as caught:
+        empty(pd.compile(spec))
+    assert REFUSED[spec] in str(caught.value)
+
+
+def test_calls_that_do_not_fit_a_state() -> None:
+    q, k, v = arrays(8)
+    attention = pd.compile("causal & (local(5) | sinks(2))")
+    state = empty(attention)
+    other = empty(pd.compile("causal & local(4)"))
+    for wrong, name in (
+        ({"state": None, "q": q[:, :3]}, None),
+        ({"q": q[:, :3]}, "q, k"),
+        ({"state": other}, "state"),
+        ({"state": k}, "state"),
+        ({"k": k.astype("bfloat16")}, "k"),
+        ({"v": v[:1]}, "v"),
+        ({"q_offset": 3}, "q_offset"),
+        ({"bias": jnp.zeros((8, 8))}, "bias"),
+        ({"alibi_slopes": jnp.ones(4)}, "alibi_slopes"),
+    ):
+        given = {"q": q, "k": k, "v": v, "state": state, **wrong}
+        if name is None:
+            attention(**given)
+            continue
+        with pytest.raises(SpecError, match=f"E405.*`{name}`"):
+            attention(**given)
