@@ -47,8 +47,8 @@ class Operands:
     """The arrays of one call, batched: q [B, T, N, H], k [B, S, K, H], v [B, S, K, Hv].
 
     ``bias`` [B | 1, N | 1, T, S]; ``alibi_slopes`` [N]; ``kv_lengths`` int32 [B]; ``inputs``: int32 [B | 1,
-    S] each; ``q_offset``: int or int32 scalar, the position of the first query. ``scale`` and ``softcap`` are
-    floats.
+    S] each; ``centroids`` [k, H] or [N, k, H] each; ``q_offset``: int or int32 scalar, the position of the
+    first query. ``scale`` and ``softcap`` are floats.
     """
 
     q: jax.Array
@@ -61,6 +61,7 @@ class Operands:
     bias: jax.Array | None = None
     kv_lengths: jax.Array | None = None
     inputs: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+    centroids: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 Kernel = Callable[[Operands], "list[tuple[jax.Array, jax.Array]]"]

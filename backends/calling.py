@@ -13,9 +13,9 @@ import numpy as np
 
 from patterndsl.backends import Operands
 from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.runtime import BadCall, InputDtype
+from patterndsl.diagnostics.runtime import BadCall, InputShape
 from patterndsl.ir.ranges import INPUTS
-from patterndsl.spec import check_inputs, check_names
+from patterndsl.spec import check_dtype, check_inputs, check_names, of_kind
 
 ARGUMENTS = (
     "scale",
@@ -48,15 +48,16 @@ class Call:
         return self.operands.k.shape[1], self.operands.q.shape[1]
 
 
-def on_host(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Run-time inputs as arrays, checked while their values can be looked at: they must fit 32 bits, in which
-    they are computed with. Raises SpecError."""
-    check_names(names, inputs, ARGUMENTS)
+def on_host(kinds: Mapping[str, str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run-time inputs as arrays, checked while their values can be looked at: integers must fit 32 bits, in
+    which they are computed with. Raises SpecError."""
+    check_names(tuple(kinds), inputs, ARGUMENTS)
     found = {}
     for name, value in inputs.items():
         found[name] = value = value if isinstance(value, jax.Array) else np.asarray(value)
-        if value.dtype.kind not in "iu":
-            raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
+        check_dtype(name, kinds[name], value.dtype)
+        if kinds[name] == "centroids":
+            continue
         if isinstance(value, jax.core.Tracer) or np.can_cast(value.dtype, np.int32) or not value.size:
             continue
         host = np.asarray(value)  # JAX's own minimum would be traced, under jit
@@ -84,7 +85,7 @@ def bad(argument: str, reason: str, advice: str | None = None) -> SpecError:
 
 
 def prepare(
-    names: tuple[str, ...],
+    kinds: Mapping[str, str],
     q: Any,
     k: Any,
     v: Any,
@@ -100,7 +101,8 @@ def prepare(
     return_lse: bool = False,
     inputs: Mapping[str, Any] | None = None,
 ) -> Call:
-    """Check the arrays of a call against each other. Raises SpecError, at trace time."""
+    """Check the arrays of a call against each other; ``kinds`` of its run-time inputs. Raises SpecError, at
+    trace time."""
     q, k, v = (jnp.asarray(x) for x in (q, k, v))
     if q.ndim not in (3, 4) or k.ndim != q.ndim or v.ndim != q.ndim:
         raise bad(
@@ -127,6 +129,7 @@ def prepare(
         v = v.astype(q.dtype)
         scale = 1.0
     check_softcap(softcap)
+    given = check_inputs(kinds, on_host(kinds, inputs or {}), n)
     bias = _bias(bias, unbatched, batch, heads, n_q, n)
     operands = Operands(
         q=q,
@@ -138,7 +141,8 @@ def prepare(
         alibi_slopes=_per_head("alibi_slopes", alibi_slopes, heads),
         bias=bias,
         kv_lengths=_lengths(kv_lengths, batch),
-        inputs=_inputs(names, inputs, n, n_q, batch, q_offset),
+        inputs=_inputs(of_kind("token", kinds, given), n, n_q, batch, q_offset),
+        centroids=_centroids(of_kind("centroids", kinds, given), heads, head_dim),
     )
     if gates is not None:
         gates = jnp.asarray(gates)[None] if unbatched else jnp.asarray(gates)
@@ -223,12 +227,10 @@ def _lengths(kv_lengths: Any, batch: int) -> jax.Array | None:
     return jnp.broadcast_to(lengths.astype(jnp.int32), (batch,))
 
 
-def _inputs(
-    names: tuple[str, ...], given: Mapping[str, Any] | None, n: int, n_q: int, batch: int, q_offset: Any
-) -> dict[str, jax.Array]:
+def _inputs(given: Mapping[str, Any], n: int, n_q: int, batch: int, q_offset: Any) -> dict[str, jax.Array]:
     found = {}
     static = n - n_q if q_offset is None else q_offset
-    for name, value in check_inputs(names, on_host(names, given or {}), n).items():
+    for name, value in given.items():
         if isinstance(static, (int, np.integer)) and (static < 0 or static + n_q > n):
             raise bad(
                 name,
@@ -240,6 +242,15 @@ def _inputs(
         if value.shape[0] not in (1, batch):
             raise bad(name, f"batch size {value.shape[0]} is not {batch}")
         found[name] = value
+    return found
+
+
+def _centroids(given: Mapping[str, Any], heads: int, head_dim: int) -> dict[str, jax.Array]:
+    found = {name: jnp.asarray(value) for name, value in given.items()}
+    for name, value in found.items():
+        if value.shape[-1] != head_dim or value.shape[:-2] not in ((), (heads,)):
+            expected = f"[k, {head_dim}] or [{heads}, k, {head_dim}]"
+            raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=expected))
     return found
 
 

@@ -20,6 +20,7 @@ from patterndsl.backends import Operands
 from patterndsl.ir.dense import dense
 from patterndsl.ir.nodes import Fact, Node, Pattern, Pool
 from patterndsl.ir.normal import postorder
+from patterndsl.spec import of_kind
 
 AT_ONCE = 2**24
 """Numbers that are made at a time where queries meet keys."""
@@ -36,9 +37,10 @@ class FactArray(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Data:
     """What a choice may look at: ``q`` [B, T, K, G, H], times the scale, for K key heads with G query heads
-    each; ``k`` [B, n, K, H], 0 where a key does not exist. Both in float32 (float64 for float64 operands),
-    and no gradient flows through them. ``q_offset``: the position of the first query, a number or an int32
-    scalar; ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n] each.
+    each; ``unscaled``: the same without a scale that is a number; ``k`` [B, n, K, H], 0 where a key does not
+    exist; ``centroids`` [k, H] or [N, k, H] each. All in float32 (float64 for float64 operands), and no
+    gradient flows through them. ``q_offset``: the position of the first query, a number or an int32 scalar;
+    ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n] each.
     """
 
     q: jax.Array
@@ -46,20 +48,23 @@ class Data:
     q_offset: Any
     lengths: jax.Array
     inputs: Mapping[str, jax.Array]
+    unscaled: jax.Array
+    centroids: Mapping[str, jax.Array]
 
     @classmethod
     def of(cls, x: Operands) -> Data:
         """The data of a call."""
         dtype = jnp.promote_types(x.q.dtype, jnp.float32)
         n, groups = x.k.shape[1], x.k.shape[2]
-        q = lax.stop_gradient(x.q).astype(dtype) * x.scale
+        q = lax.stop_gradient(x.q).astype(dtype)
         q = q.reshape(*q.shape[:2], groups, q.shape[2] // groups, q.shape[3])
         k = lax.stop_gradient(x.k).astype(dtype)
-        if x.kv_lengths is None:
-            return cls(q, k, x.q_offset, jnp.full(1, n, jnp.int32), x.inputs)
-        lengths = jnp.clip(x.kv_lengths, 0, n)
-        real = (jnp.arange(n) < lengths[:, None])[..., None, None]
-        return cls(q, jnp.where(real, k, 0), x.q_offset, lengths, x.inputs)
+        lengths = jnp.full(1, n, jnp.int32)
+        if x.kv_lengths is not None:
+            lengths = jnp.clip(x.kv_lengths, 0, n)
+            k = jnp.where((jnp.arange(n) < lengths[:, None])[..., None, None], k, 0)
+        centroids = {name: lax.stop_gradient(c).astype(dtype) for name, c in x.centroids.items()}
+        return cls(q * x.scale, k, x.q_offset, lengths, x.inputs, q, centroids)
 
     @property
     def n(self) -> int:
@@ -88,6 +93,7 @@ def facts_of(nodes: Iterable[Node], x: Operands) -> Facts:
     if not patterns:
         return {}
     arrays = {"q": x.q, "k": x.k, "kv_lengths": x.kv_lengths, "inputs": dict(x.inputs)}
+    arrays["centroids"] = dict(x.centroids)
     known = isinstance(x.q_offset, int)
     if not known:
         arrays["q_offset"] = x.q_offset
@@ -107,18 +113,27 @@ def _made(
 
 
 def dense_of(
-    node: Node, operands: tuple[Any, Any], positions: Any, head: int, inputs: Mapping[str, Any]
+    node: Node,
+    operands: tuple[Any, Any],
+    positions: Any,
+    head: int,
+    kinds: Mapping[str, str],
+    inputs: Mapping[str, Any],
 ) -> dict[Pool, Any]:
-    """The dense meaning (`ir.dense`) of one query head's pattern, for q [T, N, H] and k [n, K, H]."""
+    """The dense meaning (`ir.dense`) of one query head's pattern, for q [T, N, H] and k [n, K, H], and
+    run-time inputs of these ``kinds``."""
     from patterndsl.backends.calling import bad, prepare
 
     q, k = operands
-    x = prepare((), q, k, k, q_offset=int(positions[0])).operands
+    centroids = of_kind("centroids", kinds, inputs)
+    known = dict.fromkeys(centroids, "centroids")
+    x = prepare(known, q, k, k, q_offset=int(positions[0]), inputs=centroids).operands
     n, n_q = x.k.shape[1], x.q.shape[1]
     if x.q.shape[0] != 1 or n_q != len(positions) or head >= x.q.shape[2]:
         wanted = f"q [{len(positions)}, N, H] and k [n, K, H], with more than {head} query heads"
         raise bad("operands", f"{wanted} are needed, not q {list(q.shape)} and k {list(k.shape)}")
-    rows = {name: jnp.asarray(value, jnp.int32)[None] for name, value in inputs.items()}
+    labels = of_kind("token", kinds, inputs)
+    rows = {name: jnp.asarray(value, jnp.int32)[None] for name, value in labels.items()}
     data: dict[Any, Any] = {name: value[:, None] for name, value in rows.items()}
     for fact, array in facts_of([node], dataclasses.replace(x, inputs=rows)).items():
         data[fact] = of_heads(array, (head,))

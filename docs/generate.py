@@ -43,6 +43,7 @@ AT_LENGTH = {
     "blocks": "blocks(logsparse, 64)",
     "butterfly": "butterfly(block=64)",
     "chunked": "chunked(256)",
+    "cluster": "cluster(128, 128, centroids=mu)",
     "columns": "columns([0:16])",
     "dilated": "dilated(256, 4)",
     "fixed": "fixed(128, 8)",
@@ -88,6 +89,7 @@ PICTURES: dict[str, str | None] = {
     "quest": None,
     "radial": "p.radial(8, 4)",
     "reformer": None,
+    "routing": None,
     "sliding_tile": "tiles([4, 4, 4], 2, [2, 1, 2])",
     "sparse_transformer_fixed": "p.sparse_transformer_fixed(8, 2)",
     "sparse_transformer_strided": "p.sparse_transformer_strided(8)",
@@ -127,7 +129,10 @@ def entries() -> Iterator[tuple[str, str, list[str], Entry]]:
 
 
 def _declared(text: str) -> str:
-    return f"input doc: token\npattern main = {text}" if "doc" in text and "\n" not in text else text
+    for name, kind in (("doc", "token"), ("mu", "centroids")):
+        if name in text and "\n" not in text:
+            return f"input {name}: {kind}\npattern main = {text}"
+    return text
 
 
 def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:

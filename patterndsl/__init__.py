@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from patterndsl.builders import where as where
     from patterndsl.calibration import Calibration as Calibration
     from patterndsl.calibration import calibrate as calibrate
+    from patterndsl.centroids import update_centroids as update_centroids
     from patterndsl.diagnostics import SpecError as SpecError
     from patterndsl.frontend import load as load
     from patterndsl.frontend import parse as parse
@@ -49,6 +50,7 @@ _HOME = {
     "patterndsl.api": ("Attention", "compile", "reference"),
     "patterndsl.calibration": ("Calibration", "calibrate"),
     "patterndsl.builders": ("Input", "ceil", "floor", "heads", "layers", "log2", "mix", "n", "sqrt", "where"),
+    "patterndsl.centroids": ("update_centroids",),
     "patterndsl.diagnostics": ("SpecError",),
     "patterndsl.frontend": ("load", "parse"),
     "patterndsl.plan.plan": ("Plan",),

@@ -108,7 +108,8 @@ class Attention:
         denominator. ``q_offset``: the position of the first query, S − T unless given; an array makes it
         known only at run time, and no tile is then skipped for it. ``kv_lengths`` [B]: keys from there on do
         not exist. ``gates`` [B, T, N, branches]: for `mix`. ``inputs``: the spec's run-time inputs, integers
-        [S] or [B, S].
+        [S] or [B, S]; centroids are floats [k, H], or [N, k, H] for each query head its own, and get no
+        gradient.
 
         Returns [B, T, N, Hv] in q's dtype, and with ``return_lse`` the log-sum-exp [B, T, N] in float32. A
         row without keys is 0, its log-sum-exp −inf, its gradients 0. Raises `SpecError` where arguments do
@@ -130,7 +131,7 @@ class Attention:
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             (static if plain else arrays)[name] = value
         arrays = {name: value for name, value in arrays.items() if value is not None}
-        inputs = on_host(self.spec.inputs, inputs)
+        inputs = on_host(self.spec.module.inputs, inputs)
         check_computed(self._computed & inputs.keys(), inputs)
         return self._jitted(q, k, v, state, arrays, inputs, tuple(sorted(static.items())))
 
@@ -155,7 +156,7 @@ class Attention:
     def _run(self, q: Any, k: Any, v: Any, **arguments: Any) -> Any:
         from patterndsl.backends.calling import finish, prepare
 
-        call = prepare(self.spec.inputs, q, k, v, **arguments)
+        call = prepare(self.spec.module.inputs, q, k, v, **arguments)
         x = call.operands
         n, n_q = call.lengths
         target = _target(x)
@@ -287,12 +288,13 @@ def reference(
 
     spec = as_spec(spec)
     call = prepare(
-        spec.inputs, q, k, v, scale=scale, softcap=softcap, sinks=sinks, alibi_slopes=alibi_slopes, bias=bias,
-        q_offset=q_offset, kv_lengths=kv_lengths, gates=gates, return_lse=return_lse, inputs=inputs,
+        spec.module.inputs, q, k, v, scale=scale, softcap=softcap, sinks=sinks, alibi_slopes=alibi_slopes,
+        bias=bias, q_offset=q_offset, kv_lengths=kv_lengths, gates=gates, return_lse=return_lse,
+        inputs=inputs,
     )  # fmt: skip
     nodes = nodes_of(spec, params, layer, call.lengths[0], call.operands.q.shape[2])
     computed = frozenset[str]().union(*(computed_inputs(node) for _, node in nodes))
-    check_computed(computed, on_host(spec.inputs, inputs) if computed else {})
+    check_computed(computed, on_host(spec.module.inputs, inputs) if computed else {})
     return finish(call, run(nodes, call.operands))
 
 

@@ -48,8 +48,8 @@ def floor(x: Expr | int) -> Expr:
 
 
 class Input:
-    """A run-time integer array, one value per token: ``doc = Input("doc")``, then ``doc[q]`` and
-    ``doc[k]``."""
+    """A run-time integer array, one value per token: ``doc = Input("doc")``, then ``doc[q]`` and ``doc[k]``;
+    or, where `cluster` takes it, the centroids."""
 
     def __init__(self, name: str) -> None:
         if not name.isidentifier():
@@ -73,7 +73,7 @@ def where(predicate: Callable[[Expr, Expr], Expr | bool]) -> Spec:
     if keep.sort != "bool":
         raise SpecError(WrongType(expected="a comparison", found=f"the number {keep}", context="in `where`"))
     _check_whole(keep)
-    return Spec(Module(Where(keep), inputs=tuple(sorted(keep.inputs()))))
+    return Spec(Module(Where(keep), inputs=dict.fromkeys(sorted(keep.inputs()), "token")))
 
 
 def _check_whole(keep: Expr) -> None:
@@ -168,11 +168,11 @@ def pattern_function(cls: type[Pattern]) -> Callable[..., Spec] | Spec:
             raise TypeError(f"{cls.name}{signature}: {error}") from None
         given.apply_defaults()
         specs: list[Spec] = []
-        inputs: list[str] = []
+        inputs: dict[str, str] = {}
         values = [_argument(cls, p, given.arguments[p.name], specs, inputs) for p in wanted]
         node = cls(*values)
         check_arguments(node, None)
-        base = Spec(Module(node, inputs=tuple(inputs)))
+        base = Spec(Module(node, inputs=inputs))
         return _joined([base, *specs], node)
 
     empty = inspect.Parameter.empty
@@ -190,7 +190,7 @@ def pattern_function(cls: type[Pattern]) -> Callable[..., Spec] | Spec:
     return construct
 
 
-def _argument(cls: type[Pattern], p: Parameter, value: Any, specs: list[Spec], inputs: list[str]) -> Any:
+def _argument(cls: type[Pattern], p: Parameter, value: Any, specs: list[Spec], inputs: dict[str, str]) -> Any:
     if value is None and p.optional:
         return None
     try:
@@ -216,7 +216,7 @@ _WANTED = {
 }
 
 
-def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: list[str]) -> Any:
+def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: dict[str, str]) -> Any:
     match kind.sort:
         case "number":
             return _number(value)
@@ -235,10 +235,11 @@ def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: list[str]) -> 
             specs.append(spec)
             return spec.module.main
         case "input":
-            inputs.append(value.name if isinstance(value, Input) else value)
-            if not isinstance(inputs[-1], str):
+            name = value.name if isinstance(value, Input) else value
+            if not isinstance(name, str):
                 raise TypeError
-            return inputs[-1]
+            inputs[name] = kind.holds
+            return name
         case "flag":
             if not isinstance(value, bool):
                 raise TypeError

@@ -245,7 +245,8 @@ def _canonical(p: Node) -> Node:
 
 
 def _compare_branch(pair: tuple[Node, Node], specs: tuple[Spec, Spec], limit: int) -> DiffResult:
-    names = tuple(dict.fromkeys(name for s in specs for name in s.inputs))
+    declared = {name: kind for s in specs for name, kind in s.module.inputs.items()}
+    names = tuple(name for name, kind in declared.items() if kind == "token")
     spans = [s.module.spans for s in specs]
     compared, alone, error = 0, dict[int, str](), None
 

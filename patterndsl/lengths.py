@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall
-from patterndsl.spec import check_positive
+from patterndsl.spec import check_positive, of_kind
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
@@ -85,7 +85,8 @@ class Bucketed:
         offset = n - n_q if q_offset is None else q_offset
         self._check(n, bucket, n_q, offset, np.shape(q)[-2])
         self._check_choice(n, n_q, bucket_q, offset)
-        own = {name: arguments.pop(name) for name in self.attention.spec.inputs if name in arguments}
+        kinds = self.attention.spec.module.inputs
+        own = {name: arguments.pop(name) for name in of_kind("token", kinds, arguments)}
         padded = {name: _pad(x, bucket, -1, last=True) for name, x in own.items()}
         out = self.attention(
             _pad(q, bucket_q, -3),

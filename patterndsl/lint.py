@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patterndsl.diagnostics import (
+    ClustersSeeFuture,
     Diagnostic,
     Diagnostics,
     KeepsNothing,
@@ -33,6 +34,7 @@ from patterndsl.ir.nodes import (
 )
 from patterndsl.ir.normal import has_summaries, walk
 from patterndsl.passes.windows import within
+from patterndsl.patterns.cluster import Cluster
 from patterndsl.patterns.hierarchical import Hierarchical
 from patterndsl.patterns.local import Local
 from patterndsl.patterns.select import Select
@@ -85,8 +87,9 @@ def always_empty(module: Module) -> tuple[KeepsNothing, ...]:
     return ()
 
 
-def compete_with_future(module: Module) -> Iterator[SelectWithoutAmong]:
-    """A warning for each `select` under `causal` whose blocks are chosen among future ones too."""
+def compete_with_future(module: Module) -> Iterator[SelectWithoutAmong | ClustersSeeFuture]:
+    """A warning for each `select` under `causal` whose blocks are chosen among future ones too, and a note
+    for each `cluster`, which always chooses so."""
     seen: dict[tuple[Node, bool], None] = {}
     pending = [(module.main, False)]
     while pending:
@@ -98,6 +101,8 @@ def compete_with_future(module: Module) -> Iterator[SelectWithoutAmong]:
             if causal and not _ahead_at_most(p.among, (p.block.number or 1) - 1):
                 yield SelectWithoutAmong(span=module.spans.get(p))
             continue
+        if isinstance(p, Cluster) and causal:
+            yield ClustersSeeFuture(span=module.spans.get(p))
         pending.extend((child, causal or _ahead_at_most(p, 0)) for child in p.children)
 
 
@@ -140,6 +145,10 @@ def variants(tree: Node) -> Iterator[tuple[int, int]]:
         except SpecError:  # another block names fewer layers
             continue
         for head in _indices([p for p in walk(picked) if isinstance(p, Heads)]):
+            try:
+                resolve.pick_head(picked, head, None)
+            except SpecError:  # a block that names all its heads has no other
+                continue
             yield head, layer
 
 

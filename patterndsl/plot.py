@@ -18,10 +18,10 @@ import numpy.typing as npt
 from patterndsl.diagnostics import BadCall, ChosenFromData, InputShape, SpecError
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.interval import Interval, classify
-from patterndsl.ir.nodes import Heads, Layers, Pool, Where
+from patterndsl.ir.nodes import Heads, Layers, Node, Pool, Where
 from patterndsl.ir.normal import TOKENS, Term, branches, has_summaries, slot_index, walk
 from patterndsl.ir.resolve import inline, pick_layer, set_params
-from patterndsl.spec import Spec, check_inputs
+from patterndsl.spec import Spec, check_inputs, of_kind
 
 EXACT = 1024
 """Up to this n every pair is looked at; beyond, a sample of each cell."""
@@ -59,6 +59,14 @@ class Picture:
     exact: bool
 
 
+def drawable(spec: Spec, n: int, params: Mapping[str, int] | None, head: int, layer: int) -> Node:
+    """The pattern of one head at n. Raises SpecError, also where it is chosen from q and k."""
+    node = spec.bind(n, params=params, head=head, layer=layer)
+    if node.holds_choice:
+        raise SpecError(ChosenFromData(pattern=str(node)))
+    return node
+
+
 def picture(
     spec: Spec,
     n: int,
@@ -74,10 +82,9 @@ def picture(
     ``inputs``: an integer array [n] for each run-time input. Above n = 1024 cells that intervals prove full
     or empty are drawn so, and the others are sampled (the same sample each time): the work does not grow.
     """
-    node = spec.bind(n, params=params, head=head, layer=layer)
-    if node.holds_choice:
-        raise SpecError(ChosenFromData(pattern=str(node)))
-    values = check_inputs(spec.inputs, inputs, n)
+    node = drawable(spec, n, params, head, layer)
+    kinds = spec.module.inputs
+    values = of_kind("token", kinds, check_inputs(kinds, inputs, n))
     for name, value in values.items():
         if value.ndim != 1:
             raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}]"))

@@ -104,7 +104,7 @@ class Spec:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the run-time inputs."""
-        return self.module.inputs
+        return tuple(self.module.inputs)
 
     def bind(
         self,
@@ -139,8 +139,8 @@ class Spec:
         """Tokens and summaries that each query sees, dense: for small n.
 
         Positions of the queries are ``q_offset`` … (by default the last query is at the last key).
-        ``inputs``: an integer array [n] for each run-time input. ``operands``: q [n_q, N, H] and k [n, K, H],
-        where what is kept is chosen from them.
+        ``inputs``: an integer array [n] for each run-time input (centroids as in a call). ``operands``: q
+        [n_q, N, H] and k [n, K, H], where what is kept is chosen from them.
         """
         import numpy as np
 
@@ -155,13 +155,13 @@ class Spec:
         if isinstance(lift_mix(node), Mix):
             reason = "the branches of `mix` are normalised apart and have no mask in common"
             raise SpecError(BadCall(argument="spec", reason=reason, advice="look at one branch at a time"))
-        values = check_inputs(self.inputs, inputs, n)
-        if node.holds_choice:
-            if operands is None:
-                raise SpecError(ChosenFromData(pattern=str(node)))
+        if node.holds_choice and operands is None:
+            raise SpecError(ChosenFromData(pattern=str(node)))
+        values = check_inputs(self.module.inputs, inputs, n)
+        if operands is not None and node.holds_choice:
             from patterndsl.backends.facts import dense_of
 
-            found = dense_of(node, operands, q, head, values)
+            found = dense_of(node, operands, q, head, self.module.inputs, values)
         else:
             found = dense(node, q, n, values)
         found.setdefault(TOKENS, np.zeros((len(q), n), np.int32))
@@ -229,31 +229,47 @@ def query_positions(n: int, n_q: int | None, q_offset: int | None = None) -> npt
 
 
 def check_inputs(
-    names: tuple[str, ...], given: Mapping[str, Any] | None, n: int, arguments: tuple[str, ...] = ()
+    kinds: Mapping[str, str], given: Mapping[str, Any] | None, n: int, arguments: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The run-time inputs as integer arrays whose last axis is n. ``arguments`` are the other names that the
-    call knows, for which one may be misspelt. Raises SpecError."""
+    """The run-time inputs: integer arrays whose last axis is n, and centroids. ``arguments`` are the other
+    names that the call knows, for which one may be misspelt. Raises SpecError."""
     import numpy as np
 
     from patterndsl.diagnostics import SpecError
-    from patterndsl.diagnostics.runtime import InputDtype, InputShape, MissingInput
+    from patterndsl.diagnostics.runtime import InputShape, MissingInput
 
     given = given or {}
-    check_names(names, given, arguments)
+    check_names(tuple(kinds), given, arguments)
     found = {}
-    for name in names:
+    for name, kind in kinds.items():
         if name not in given:
-            raise SpecError(MissingInput(name=name))
+            raise SpecError(MissingInput(name=name, kind=kind))
         value = given[name]
-        value = value if hasattr(value, "dtype") else np.asarray(value)
-        if value.dtype.kind not in "iu":
-            raise SpecError(InputDtype(name=name, dtype=str(value.dtype)))
-        if value.ndim not in (1, 2) or value.shape[-1] != n:
-            raise SpecError(
-                InputShape(name=name, shape=tuple(value.shape), expected=f"[{n}] or [batch, {n}]")
-            )
-        found[name] = value
+        found[name] = value = value if hasattr(value, "dtype") else np.asarray(value)
+        check_dtype(name, kind, value.dtype)
+        if kind == "centroids":
+            expected, fits = "[k, head_dim] or [heads, k, head_dim]", value.ndim in (2, 3)
+        else:
+            expected, fits = f"[{n}] or [batch, {n}]", value.ndim in (1, 2) and value.shape[-1] == n
+        if not fits:
+            raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=expected))
     return found
+
+
+def check_dtype(name: str, kind: str, dtype: Any) -> None:
+    """Raise SpecError where an input of this kind holds no such numbers."""
+    from patterndsl.diagnostics import SpecError
+    from patterndsl.diagnostics.runtime import InputDtype
+
+    if kind == "centroids" and "float" not in dtype.name:
+        raise SpecError(InputDtype(name=name, dtype=str(dtype), expected="floating-point numbers"))
+    if kind == "token" and dtype.kind not in "iu":
+        raise SpecError(InputDtype(name=name, dtype=str(dtype)))
+
+
+def of_kind(kind: str, kinds: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The run-time inputs of one kind."""
+    return {name: value for name, value in values.items() if kinds.get(name) == kind}
 
 
 def check_names(names: tuple[str, ...], given: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> None:
@@ -279,7 +295,12 @@ def check_positive(name: str, value: int) -> None:
 
 def join_modules(a: Module, b: Module) -> Module:
     """The declarations of both; a name that means two things is refused."""
-    for kind, mine, theirs in (("param", a.params, b.params), ("pattern", a.functions, b.functions)):
+    declared: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
+        ("param", a.params, b.params),
+        ("input", a.inputs, b.inputs),
+        ("pattern", a.functions, b.functions),
+    )
+    for kind, mine, theirs in declared:
         for name in mine.keys() & theirs.keys():
             if mine[name] != theirs[name]:
                 raise ValueError(
@@ -288,7 +309,7 @@ def join_modules(a: Module, b: Module) -> Module:
     return Module(
         a.main,
         {**a.params, **b.params},
-        tuple(dict.fromkeys((*a.inputs, *b.inputs))),
+        {**a.inputs, **b.inputs},
         {**a.functions, **b.functions},
         {**b.spans, **a.spans},
     )

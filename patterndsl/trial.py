@@ -148,7 +148,7 @@ def trial(
     plan = shape.plan(attention)
     rng = np.random.default_rng(seed)
     q, k, v = (jnp.asarray(rng.standard_normal(s, np.float32), shape.dtype) for s in shape.operands())
-    given = on_host(spec.inputs, dict(inputs or {}))  # checked before JAX makes 32 bits of them
+    given = on_host(spec.module.inputs, dict(inputs or {}))  # checked before JAX makes 32 bits of them
     extra: dict[str, Any] = {name: jnp.asarray(x) for name, x in given.items()}
     branches = branch_count(plan)
     if branches > 1:
@@ -211,11 +211,11 @@ def _compare(
     from patterndsl.backends.calling import finish, prepare
     from patterndsl.backends.facts import facts_of
 
-    q, k, v = operands
+    (q, k, v), kinds = operands, spec.module.inputs
     gates = extra.get("gates")
     inputs = {name: x for name, x in extra.items() if name != "gates"}
     nodes = nodes_of(spec, params, layer, shape.n, shape.heads)
-    whole = prepare(spec.inputs, q, k, v, inputs=inputs).operands
+    whole = prepare(kinds, q, k, v, inputs=inputs).operands
     facts = facts_of((node for _, node in nodes), whole)  # of all queries: some choose together
     rows = max(1, min(shape.n, AT_ONCE // (shape.batch * shape.heads * shape.n)))
     starts = list(range(0, shape.n, rows))
@@ -226,7 +226,7 @@ def _compare(
     for start in starts:
         part = slice(start, min(start + rows, shape.n))
         its_gates = None if gates is None else gates[:, part]
-        call = prepare(spec.inputs, q[:, part], k, v, q_offset=start, gates=its_gates, inputs=inputs)
+        call = prepare(kinds, q[:, part], k, v, q_offset=start, gates=its_gates, inputs=inputs)
         expected = np.asarray(finish(call, reference.run(nodes, call.operands, facts)), np.float32)
         found = np.asarray(out[:, part], np.float32)
         different = float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else np.inf

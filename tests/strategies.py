@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,16 @@ from patterndsl.ir.nodes import (
     Union,
     Where,
 )
-from patterndsl.ir.normal import has_summaries, walk
+from patterndsl.ir.normal import has_summaries, postorder, walk
 from patterndsl.ir.resolve import at_length, check_arguments
 from patterndsl.patterns import builtins
 from patterndsl.patterns.base import Parameter, parameters
+from patterndsl.patterns.cluster import Cluster, centroid_counts
 from patterndsl.spec import Spec
 
 INPUT = "doc"
-"""The one run-time input that random patterns read."""
+"""The one run-time input that random patterns read of each token."""
+CENTROIDS = "mu"
 
 Nodes = st.SearchStrategy[Node]
 
@@ -52,15 +54,27 @@ def as_module(node: Node) -> Module:
     return Module(node, inputs=inputs_of(node))
 
 
-def inputs_of(node: Node) -> tuple[str, ...]:
-    """Names of the run-time inputs that a tree reads."""
-    found: set[str] = set()
+def inputs_of(node: Node) -> dict[str, str]:
+    """The run-time inputs that a tree reads, and their kinds."""
+    found: dict[str, str] = {}
     for p in walk(node):
         if isinstance(p, Where):
-            found |= p.keep.inputs()
+            found |= dict.fromkeys(p.keep.inputs(), "token")
         elif isinstance(p, Pattern):
-            found |= {getattr(p, q.name) for q in parameters(type(p)) if q.kind.sort == "input"}
-    return tuple(sorted(found))
+            read = (q for q in parameters(type(p)) if q.kind.sort == "input")
+            found |= {getattr(p, q.name): q.kind.holds for q in read}
+    return found
+
+
+def centroid_values(nodes: Iterable[Node], head_dim: int) -> dict[str, Any]:
+    """Centroids for patterns bound at n. Rejects the example where two want different numbers of them."""
+    nodes = list(nodes)
+    counts = centroid_counts(nodes)
+    for p in postorder(*nodes):
+        if isinstance(p, Cluster) and int(p.k) != counts[p.centroids]:
+            reject()
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((k, head_dim), np.float32) for name, k in counts.items()}
 
 
 def input_values(names: tuple[str, ...], n: int, seed: int = 0) -> Mapping[str, Any]:
@@ -187,7 +201,7 @@ def _argument(p: Parameter, of_n: bool) -> st.SearchStrategy[Any]:
         case "tokens":
             value = st.lists(st.one_of(*_ITEMS), min_size=1, max_size=3).map(lambda x: Tokens(tuple(x)))
         case "input":
-            value = st.just(INPUT)
+            value = st.just(INPUT if kind.holds == "token" else CENTROIDS)
         case "flag":
             value = st.booleans()
         case "string":

@@ -119,3 +119,14 @@ def test_dir_lists_the_public_names_once() -> None:
     names = dir(pd)
     assert {"compile", "causal", "global_", "SpecError"} <= set(names)
     assert not {"annotations", "importlib", "Any"} & set(names) and len(names) == len(set(names))
+
+
+def test_an_input_is_of_one_kind() -> None:
+    mu = pd.Input("mu")
+    routed = pd.causal & pd.cluster(3, size=6, centroids=mu)
+    assert routed == pd.parse("causal & cluster(3, 6, mu)") and routed.module.inputs == {"mu": "centroids"}
+    assert (routed & PACKED).inputs == ("mu", "doc")
+    with pytest.raises(ValueError, match="the input 'mu' differently"):
+        routed | pd.where(lambda q, k: mu[q].eq(mu[k]))
+    with pytest.raises(SpecError, match="of kind `token`, found an input of kind `centroids`"):
+        pd.parse("cluster(3, 6, centroids=mu) & same(mu)")

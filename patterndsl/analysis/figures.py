@@ -18,7 +18,7 @@ from patterndsl.ir import resolve
 from patterndsl.ir.nodes import Heads, Layers, Mix, Module, Node
 from patterndsl.ir.normal import has_summaries, walk
 from patterndsl.lint import first_seen_twice, mixed_union
-from patterndsl.spec import Spec, as_spec, check_inputs
+from patterndsl.spec import Spec, as_spec, check_inputs, of_kind
 
 SMALL = 300
 """A length at which tokens seen twice are looked for."""
@@ -67,7 +67,8 @@ def _inputs(spec: Spec, inputs: Mapping[str, Any] | None, lengths: Sequence[int]
         return None
     if len(lengths) > 1:
         raise SpecError(BadCall(argument="inputs", reason="they have one length, so give one n"))
-    values = check_inputs(spec.inputs, inputs, lengths[0])
+    kinds = spec.module.inputs
+    values = of_kind("token", kinds, check_inputs(kinds, inputs, lengths[0]))
     for name, value in values.items():
         if value.ndim != 1:
             raise SpecError(InputShape(name=name, shape=tuple(value.shape), expected=f"[{lengths[0]}]"))

@@ -1,6 +1,6 @@
 """Write the attention function as a jax.export artifact, which runs without patterndsl.
 
-It takes q, k, v of any batch size, and run-time inputs and gates by name:
+It takes q, k, v of any batch size, and run-time inputs (centroids of each head) and gates by name:
 jax.export.deserialize(bytearray(data)).call(q, k, v).
 """
 
@@ -61,8 +61,8 @@ def main(arguments: Arguments) -> int:
 def artifact(
     attention: Attention, shape: Shape, platforms: list[str] | None = None, vjp_order: int = 0
 ) -> bytes:
-    """The function of q, k, v [b, n, heads, head_dim] and, by name, of inputs [b, n] and a mixture's gates
-    [b, n, heads, branches], for every b, serialized."""
+    """The function of q, k, v [b, n, heads, head_dim] and, by name, of inputs [b, n], centroids [heads, k,
+    head_dim] and a mixture's gates [b, n, heads, branches], for every b, serialized."""
     import jax
     import jax.export
 

@@ -25,17 +25,13 @@ def add_arguments(parser: Parser) -> None:
 def main(arguments: Arguments) -> int:
     from patterndsl.diagnostics import did_you_mean
     from patterndsl.lower.files import library
-    from patterndsl.patterns import RESERVED, builtins
+    from patterndsl.patterns import builtins
 
     name = arguments.name
     if arguments.json and arguments.markdown:
         raise UsageError("give --json or --markdown, not both")
     known = builtins()
     if name is not None and name not in known:
-        if name in RESERVED:
-            raise UsageError(
-                f"{name!r} ({RESERVED[name]}) is a word of the language that this version does not compile"
-            )
         if name in library():
             raise UsageError(f"{name!r} is not built in, but published: a file has it after `import {name}`")
         advice = did_you_mean(name, known)
@@ -79,7 +75,7 @@ def as_dict(cls: type[Pattern]) -> dict[str, Any]:
     arguments = [
         {
             "name": p.name,
-            "kind": p.kind.sort,
+            "kind": p.kind.sort if p.kind.holds == "token" else p.kind.holds,
             "required": p.required,
             "default": None if p.required else default_text(p),
             "least": p.kind.least,

@@ -31,7 +31,10 @@ def add_shape(parser: Parser, batch: bool = True) -> None:
 
 
 def add_inputs(parser: Parser) -> None:
-    told = "a run-time input: NAME=FILE.npy, or NAME=packed:16 for 16 documents of random lengths"
+    told = (
+        "a run-time input: NAME=FILE.npy, NAME=packed:16 for 16 documents of random lengths, or "
+        "NAME=random:16 for 16 random centroids"
+    )
     parser.add_argument(
         "--input", dest="inputs", metavar="NAME=VALUE", action="append", default=[], help=told
     )
@@ -59,13 +62,20 @@ def abstract(attention: Attention, shape: Shape, batch: Any = None) -> tuple[lis
     import jax
     import jax.numpy as jnp
 
+    from patterndsl.patterns.cluster import centroid_counts
     from patterndsl.trial import branch_count
 
     make: Any = jax.ShapeDtypeStruct
     b = shape.batch if batch is None else batch
     operands = [make((b, *s[1:]), shape.dtype) for s in shape.operands()]
-    more = {name: make((b, shape.n), jnp.int32) for name in attention.spec.inputs}
-    branches = branch_count(shape.plan(attention))
+    plan = shape.plan(attention)
+    counts = centroid_counts(group.node for group in plan.groups)
+    more = {}
+    for name, kind in attention.spec.module.inputs.items():
+        centroids = (shape.heads, counts.get(name, 1), shape.head_dim)
+        token = kind == "token"
+        more[name] = make((b, shape.n) if token else centroids, jnp.int32 if token else jnp.float32)
+    branches = branch_count(plan)
     if branches > 1:
         more["gates"] = make((b, shape.n, shape.heads, branches), jnp.float32)
     return operands, more
@@ -81,28 +91,49 @@ def named_heads(spec: Spec) -> int:
 
 
 def inputs_of(arguments: Arguments, spec: Spec, n: int, seed: int = 0) -> dict[str, Any]:
-    """The run-time inputs, integers [n] or [batch, n]. Raises SpecError where the spec has others."""
+    """The run-time inputs, integers [n] or [batch, n], and centroids. Raises SpecError where the spec has
+    others."""
     from patterndsl.spec import check_inputs
 
     found: dict[str, Any] = {}
     for text in arguments.inputs:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--input: give name=file.npy or name=packed:16, not {text!r}")
-        found[name] = _packed(value, n, seed) if value.startswith("packed:") else _load(value)
-    return check_inputs(spec.inputs, found, n)
+            raise UsageError(f"--input: give name=file.npy, name=packed:16 or name=random:16, not {text!r}")
+        if value.startswith("packed:"):
+            found[name] = _packed(value, n, seed)
+        elif value.startswith("random:"):
+            found[name] = _random(value, getattr(arguments, "head_dim", 64), seed)
+        else:
+            found[name] = _load(value)
+    return check_inputs(spec.module.inputs, found, n)
+
+
+def _count(text: str) -> int:
+    """The number after the colon; 0 where there is none."""
+    digits = text.partition(":")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0
+
+
+def _random(text: str, head_dim: int, seed: int) -> Any:
+    """Centroids [k, head_dim], standard normal."""
+    import numpy as np
+
+    count = _count(text)
+    if not 0 < count * head_dim <= MOST_PACKED:
+        raise UsageError(f"--input: from 1 to {MOST_PACKED // head_dim} centroids can be drawn, not {text!r}")
+    return np.random.default_rng(seed + 1).standard_normal((count, head_dim), np.float32)
 
 
 def _packed(text: str, n: int, seed: int) -> Any:
     """Ids of documents of random lengths, one after the other."""
     import numpy as np
 
-    digits = text.removeprefix("packed:")
-    count = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0
+    count = _count(text)
     if n > MOST_PACKED:
         raise UsageError(f"--input: documents are packed for up to {MOST_PACKED} tokens, not {n}")
     if not 0 < count <= n:
-        raise UsageError(f"--input: from 1 to {n} documents can be packed, not {digits!r}")
+        raise UsageError(f"--input: from 1 to {n} documents can be packed, not {text!r}")
     ids = np.zeros(n, np.int32)
     if count > 1:
         ids[np.random.default_rng(seed).choice(np.arange(1, n), count - 1, replace=False)] = 1

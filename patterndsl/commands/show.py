@@ -32,13 +32,15 @@ def main(arguments: Arguments) -> int:
     if cells is not None and cells > MOST_CELLS:
         raise UsageError(f"--cells: at most {MOST_CELLS}")
     spec = options.read_spec(arguments)
+    params = options.params_of(arguments)
+    plot.drawable(spec, arguments.n, params, arguments.head, arguments.layer)  # before inputs are asked for
     columns = shutil.get_terminal_size().columns
     with progress(f"drawing n = {arguments.n}"):
         drawn = plot.picture(
             spec,
             arguments.n,
             cells=cells or (FILE_CELLS if output is not None else plot.fitting_cells(spec, columns)),
-            params=options.params_of(arguments),
+            params=params,
             head=arguments.head,
             layer=arguments.layer,
             inputs=shapes.inputs_of(arguments, spec, arguments.n),

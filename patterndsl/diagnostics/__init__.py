@@ -34,7 +34,6 @@ from patterndsl.diagnostics.runtime import (
     InputDtype,
     InputShape,
     MissingInput,
-    NotAvailable,
     NotStreamable,
     PlanTooLarge,
     SpecTooLarge,
@@ -94,6 +93,7 @@ from patterndsl.diagnostics.values import (
     ValueTooLarge,
 )
 from patterndsl.diagnostics.warnings import (
+    ClustersSeeFuture,
     KeepsNothing,
     RowsWithoutKeys,
     SelectWithoutAmong,
@@ -111,6 +111,7 @@ __all__ = [
     "BuiltinName",
     "ChoiceUnder",
     "ChosenFromData",
+    "ClustersSeeFuture",
     "Diagnostic",
     "Diagnostics",
     "DivisionByZero",
@@ -133,7 +134,6 @@ __all__ = [
     "NoMain",
     "NoValue",
     "NotAChoice",
-    "NotAvailable",
     "NotCallable",
     "NotInPredicates",
     "NotPositive",

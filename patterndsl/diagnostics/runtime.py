@@ -18,13 +18,15 @@ inputs={…})`.
         "[0, 0, 1, 1]})"
     )
     name: str
+    kind: str = "token"
 
     def message(self) -> str:
         return f"the input {shown(self.name)} is missing"
 
     def help(self) -> str | None:
         name = self.name[:40]
-        shell = f"`--input {name}=FILE.npy` (or `{name}=packed:16`) on the command line"
+        made = "packed" if self.kind == "token" else "random"
+        shell = f"`--input {name}=FILE.npy` (or `{name}={made}:16`) on the command line"
         return f'pass it: `attention(q, k, v, {name}=…)`, `mask(n, inputs={{"{name}": …}})`, or {shell}'
 
 
@@ -55,7 +57,10 @@ class UnexpectedInput(Diagnostic):
 class InputShape(Diagnostic):
     code = "E403"
     title = "an input of the wrong shape"
-    about = "An `input x: token` holds one value for each key: shape [n], or [B, n] for a batch."
+    about = """
+An `input x: token` holds one value for each key: shape [n], or [B, n] for a batch. An `input x: centroids`
+holds the k vectors of a `cluster(k, …)`: [k, head_dim] for all query heads, or [heads, k, head_dim].
+"""
     wrong = (
         ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(4, inputs={'doc': "
         "[0, 0, 1]})"
@@ -75,7 +80,9 @@ class InputShape(Diagnostic):
 class InputDtype(Diagnostic):
     code = "E404"
     title = "an input of the wrong type"
-    about = "Inputs of kind `token` are arrays of integers."
+    about = (
+        "Inputs of kind `token` are arrays of integers, those of kind `centroids` of floating-point numbers."
+    )
     wrong = (
         ">>> patterndsl.parse('input doc: token\\npattern main = same(doc)').mask(2, inputs={'doc': "
         "[0.5, 1.0]})"
@@ -115,7 +122,7 @@ class ChosenFromData(Diagnostic):
     code = "E406"
     title = "a mask that depends on q and k"
     about = """
-`select`, `lsh`, `vertical_slash` and the like choose from the q and k of a call what they keep. A mask, or a
+`select`, `lsh`, `cluster` and the like choose from the q and k of a call what they keep. A mask, or a
 picture of it, can only be had for given q and k.
 """
     wrong = ">>> patterndsl.parse('causal & select(4, 64, among=causal)').mask(1024)"
@@ -210,21 +217,6 @@ when each definition uses the one before several times; beyond 100,000 the spec 
         return (
             "definitions that use the one before several times, level upon level, multiply: use fewer levels"
         )
-
-
-class NotAvailable(Diagnostic):
-    code = "E505"
-    title = "a part of the language that this version does not compile"
-    about = """
-The name is reserved by the language, but patterns of its kind cannot be compiled yet.
-"""
-    wrong = "causal & (cluster(64, 128) | local(64))"
-    right = "causal & (strided(64) | local(64))"
-    feature: str
-    what: str
-
-    def message(self) -> str:
-        return f"{shown(self.feature)} ({self.what}) cannot be compiled yet"
 
 
 class NotStreamable(Diagnostic):

@@ -266,7 +266,7 @@ class UnknownInputKind(Diagnostic):
     title = "an input of unknown kind"
     about = """
 `input doc: token` declares an array with one integer for each token, passed as `attention(q, k, v,
-doc=ids)`.
+doc=ids)`; `input mu: centroids` the vectors of `cluster(k, size, centroids=mu)`.
 """
     wrong = "input doc: tokens\npattern main = same(doc)"
     right = "input doc: token\npattern main = same(doc)"

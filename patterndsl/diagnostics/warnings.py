@@ -61,6 +61,22 @@ class SelectWithoutAmong(Diagnostic):
         return "write `among=causal`"
 
 
+class ClustersSeeFuture(Diagnostic):
+    code = "N002"
+    severity = "note"
+    title = "clusters that depend on the future"
+    about = """
+A centroid of `cluster` takes the best of all positions. Under `causal`, as in the published model, no query
+sees a later token, but later tokens take places in the clusters that earlier ones then do not get. What a
+model answers for a whole sequence and for its beginning so differs a little.
+"""
+    wrong = "causal & cluster(16, 64, centroids=mu)"
+    right = "cluster(16, 64, centroids=mu)"
+
+    def message(self) -> str:
+        return "which tokens a centroid takes depends on later ones, though `causal` masks them"
+
+
 class TokenSeenTwice(Diagnostic):
     code = "N001"
     severity = "note"

@@ -71,7 +71,8 @@ def text(module: Module) -> str:
     """The module as text. Raises ValueError where it holds a Python function (a `reduce` of one's own)."""
     lines = ["attn.module {"]
     lines += [f"  attn.param @{name} = {_whole(e)}" for name, e in module.params.items()]
-    lines += [f"  attn.input @{name}" for name in module.inputs]
+    for name, kind in module.inputs.items():
+        lines.append(f"  attn.input @{name}" + (f" : {kind}" if kind != "token" else ""))
     for name, function in module.functions.items():
         arguments = ", ".join(f"%{a}" for a in function.arguments)
         lines += _region(f"attn.func @{name}({arguments})", function.body)

@@ -11,6 +11,7 @@ import numpy as np
 from patterndsl.ir.expr import OPS, Expr
 from patterndsl.ir.mlir import OPERATIONS
 from patterndsl.ir.nodes import (
+    INPUT_KINDS,
     Call,
     Cases,
     Complement,
@@ -104,7 +105,7 @@ class _Reader:
 
     def module(self) -> Module:
         params: dict[str, Expr] = {}
-        inputs: list[str] = []
+        inputs: dict[str, str] = {}
         functions: dict[str, Function] = {}
         main: Node | None = None
         self.take("attn.module")
@@ -116,7 +117,8 @@ class _Reader:
                     self.take("=")
                     params[name] = self.expression()
                 case "attn.input":
-                    inputs.append(self.name("@"))
+                    name = self.name("@")
+                    inputs[name] = self.input_kind()
                 case "attn.func":
                     name = self.name("@")
                     self.take("(")
@@ -129,7 +131,16 @@ class _Reader:
                     self.fail("a declaration")
         if main is None or self.peek:
             self.fail("attn.main" if main is None else "nothing more")
-        return Module(main, params, tuple(inputs), functions)
+        return Module(main, params, inputs, functions)
+
+    def input_kind(self) -> str:
+        if not self.accept(":"):
+            return "token"
+        kind = self.take()
+        if kind not in INPUT_KINDS:
+            self.at -= 1
+            self.fail("a kind of input")
+        return kind
 
     def region(self) -> Node:
         self.alias, self.nodes = {}, {}

@@ -306,12 +306,17 @@ class Function:
     body: Node
 
 
+INPUT_KINDS = ("token", "centroids")
+"""What a run-time input holds: an integer for each token, or the centroids of `cluster`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Module:
     """A spec: its main pattern, what it declares, and where in the text each node stood."""
 
     main: Node
     params: Mapping[str, Expr] = dataclasses.field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Run-time inputs, and of which kind each is."""
     functions: Mapping[str, Function] = dataclasses.field(default_factory=dict)
     spans: Mapping[Node, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)

@@ -19,7 +19,7 @@ from patterndsl.ir.interval import (
 )
 from patterndsl.ir.nodes import Fact, Node, Pattern, Where
 from patterndsl.ir.normal import walk
-from patterndsl.patterns.base import parameters
+from patterndsl.patterns.base import Kind, parameters
 
 INT32 = 2**31
 INPUTS = 2**28
@@ -89,7 +89,7 @@ def computed_inputs(tree: Node) -> frozenset[str]:
     for p in walk(tree):
         if isinstance(p, Where):
             keep = p.keep
-        elif isinstance(p, Pattern) and any(x.kind.sort == "input" for x in parameters(type(p))):
+        elif isinstance(p, Pattern) and any(_is_labels(x.kind) for x in parameters(type(p))):
             keep = p.keep(Q, K, N)
         else:
             continue
@@ -97,6 +97,10 @@ def computed_inputs(tree: Node) -> frozenset[str]:
             if x.op in INT_OPS - {"min", "max"}:
                 found |= x.inputs()
     return frozenset(found)
+
+
+def _is_labels(kind: Kind) -> bool:
+    return kind.sort == "input" and kind.holds == "token"
 
 
 class BeyondInt32(ValueError):

@@ -102,7 +102,7 @@ class _Tree:
             if not _fits(parameter.kind, value):
                 raise InvalidIR(f"`{parameter.name}` of {p.name} takes a {parameter.kind.sort}", repr(value))
             if parameter.kind.sort == "input":
-                self.input(value)
+                self.input(value, parameter.kind.holds)
             for e in _expressions(value):
                 self.number(e)
 
@@ -120,14 +120,14 @@ class _Tree:
             self.checked.add(x)
             _sorts(x)
             if x.op == "input":
-                self.input(str(x.value))
+                self.input(str(x.value), "token")
         unknown = e.names() - names
         if unknown:
             raise InvalidIR(f"`{min(unknown)}` has no value here", e)
 
-    def input(self, name: str) -> None:
-        if name not in self.module.inputs:
-            raise InvalidIR("an input is declared by its module", name)
+    def input(self, name: str, kind: str) -> None:
+        if self.module.inputs.get(name) != kind:
+            raise InvalidIR(f"an input is declared by its module, of kind {kind}", name)
 
     def nesting(self, nodes: list[Node]) -> None:
         """Summaries and mixtures only where an operator has a meaning for them."""

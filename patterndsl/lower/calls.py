@@ -12,7 +12,6 @@ from patterndsl.diagnostics import (
     MissingArgument,
     NoMain,
     NotAChoice,
-    NotAvailable,
     NotCallable,
     NotPositive,
     PositionalAfterKeyword,
@@ -30,8 +29,8 @@ from patterndsl.ir.resolve import check_arguments
 from patterndsl.lower.files import library
 from patterndsl.lower.numbers import extent, tokens, whole
 from patterndsl.lower.patterns import made, pattern, refuse_summaries
-from patterndsl.lower.scope import Extent, Scope, Signature, describe, within_limits
-from patterndsl.patterns import RESERVED, builtin
+from patterndsl.lower.scope import Extent, Scope, Signature, describe, of_kind, within_limits
+from patterndsl.patterns import builtin
 from patterndsl.patterns.base import REQUIRED, Parameter, parameters
 from patterndsl.syntax import ast
 from patterndsl.syntax.source import Span
@@ -59,9 +58,6 @@ def call(scope: Scope, callee: ast.Reference, arguments: Arguments, span: Span) 
         return _main_of(scope, callee, arguments, span)
     if name == "mix":
         return _mix(scope, arguments, span)
-    if name in RESERVED:
-        scope.error(NotAvailable(feature=name, what=RESERVED[name], span=span))
-        return None
     cls = builtin(name)
     if cls is None:
         known = scope.pattern_names()
@@ -263,7 +259,7 @@ def _argument(scope: Scope, cls: type[Pattern], p: Parameter, node: ast.Expressi
                 return node.value
             scope.error(WrongType(expected="true or false", found=describe(scope, node), span=node.span))
         case "input":
-            value = _input(scope, node)
+            value = _input(scope, node, p.kind.holds)
     return WRONG if value is None else value
 
 
@@ -306,22 +302,19 @@ def _choice(scope: Scope, p: Parameter, node: ast.Expression) -> str | None:
     return node.value
 
 
-def _input(scope: Scope, node: ast.Expression) -> str | None:
+def _input(scope: Scope, node: ast.Expression, holds: str) -> str | None:
     if not isinstance(node, ast.Reference) or len(node.parts) > 1:
         scope.error(WrongType(expected="an input", found=describe(scope, node), span=node.span))
         return None
     kind = scope.kind(node.text)
-    if kind is None and not scope.names.declares_inputs:
-        scope.names.inputs[node.text] = None
-        return node.text
-    if kind is None:
+    if kind is None and scope.names.declares_inputs:
         candidates = tuple(scope.names.inputs)
         scope.error(UnknownName(name=node.text, candidates=candidates, what="input", span=node.span))
         return None
-    if kind != "an input":
+    if kind not in (None, "an input"):
         scope.error(WrongType(expected="an input", found=kind, span=node.span))
         return None
-    return node.text
+    return node.text if of_kind(scope, node.text, holds, node.span) else None
 
 
 def defaults(scope: Scope, signature: Signature) -> None:

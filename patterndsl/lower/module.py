@@ -13,9 +13,10 @@ from patterndsl.diagnostics import (
     PatternRecursion,
     SpecTooLarge,
     UnknownInputKind,
+    WrongType,
 )
 from patterndsl.ir.expr import Expr, var
-from patterndsl.ir.nodes import Call, Function, Module, Node
+from patterndsl.ir.nodes import INPUT_KINDS, Call, Function, Module, Node
 from patterndsl.lower.calls import defaults
 from patterndsl.lower.files import Loader, alias
 from patterndsl.lower.numbers import whole
@@ -23,8 +24,6 @@ from patterndsl.lower.patterns import pattern
 from patterndsl.lower.scope import Facts, Names, Scope, Signature, check_new_name
 from patterndsl.syntax import ast, limits
 from patterndsl.syntax.source import Span
-
-INPUT_KINDS = ("token",)
 
 
 def lower(file: ast.File, path: Path | None = None) -> Module:
@@ -52,12 +51,12 @@ class Lowering:
         self.facts = Facts()
         self.functions: dict[str, Signature] = {}
         self.params: dict[str, Expr] = {}
-        self.inputs: dict[str, None] = {}
+        self.inputs: dict[str, str] = {}
 
     def expression(self, node: ast.Expression) -> Module | None:
         names = Names("the expression", "", declares_inputs=False)
         main = pattern(Scope(names, self.facts, self.found), node)
-        return None if main is None else Module(main, inputs=tuple(names.inputs), spans=self.facts.spans)
+        return None if main is None else Module(main, inputs=names.inputs, spans=self.facts.spans)
 
     def main(self, file: ast.File) -> Module | None:
         source = file.span.source
@@ -79,7 +78,7 @@ class Lowering:
         if signature.arguments:
             values = [signature.defaults[p.name.text] for p in signature.arguments]
             main = Call("main", tuple(value for value in values if value is not None))
-        return Module(main, self.params, tuple(self.inputs), self.used(main), self.facts.spans)
+        return Module(main, self.params, self.inputs, self.used(main), self.facts.spans)
 
     def used(self, main: Node) -> dict[str, Function]:
         """The functions that a pattern leads to."""
@@ -114,16 +113,27 @@ class Lowering:
                 case ast.Param():
                     params[name.text] = statement
                 case ast.Input(_, kind):
-                    if kind.text not in INPUT_KINDS:
-                        self.found.add(UnknownInputKind(kind=kind.text, choices=INPUT_KINDS, span=kind.span))
-                    names.inputs[name.text] = None
-                    self.inputs[name.text] = None
+                    names.inputs[name.text] = self.input(name.text, kind)
                 case ast.Pattern():
                     patterns[name.text] = statement
         self.lower_params(names, params)
         self.lower_patterns(names, patterns)
         names.wrong |= len(self.found) > before
         return names
+
+    def input(self, name: str, kind: ast.Name) -> str:
+        """The kind of an input, which all files that declare it share."""
+        if kind.text not in INPUT_KINDS:
+            self.found.add(UnknownInputKind(kind=kind.text, choices=INPUT_KINDS, span=kind.span))
+            return self.inputs.setdefault(name, INPUT_KINDS[0])
+        declared = self.inputs.setdefault(name, kind.text)
+        if declared != kind.text:
+            context = f"for `{name}`, as in another file"
+            wrong = WrongType(
+                expected=f"`{declared}`", found=f"`{kind.text}`", context=context, span=kind.span
+            )
+            self.found.add(wrong)
+        return kind.text
 
     def define(self, names: Names, name: ast.Name, imported: bool) -> bool:
         if not check_new_name(self.found, name, imported):

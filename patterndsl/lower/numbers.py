@@ -40,6 +40,7 @@ from patterndsl.lower.scope import (
     Extent,
     Scope,
     describe,
+    of_kind,
     too_deep,
     within_limits,
 )
@@ -232,10 +233,9 @@ def _function(scope: Scope, node: ast.Call, name: str, arguments: tuple[ast.Argu
 def _index(scope: Scope, node: ast.Index) -> Expr | None:
     name = node.base.text
     kind = scope.kind(name) if len(node.base.parts) == 1 else "a pattern"
-    if kind is None and not scope.names.declares_inputs:
-        scope.names.inputs[name] = None
-        kind = "an input"
-    is_input = kind == "an input"
+    is_input = kind == "an input" or (kind is None and not scope.names.declares_inputs)
+    if is_input and not of_kind(scope, name, "token", node.base.span):
+        return None
     position = node.index.text if isinstance(node.index, ast.Reference) else ""
     if not is_input or position not in scope.positions:
         span = node.base.span if not is_input else node.span

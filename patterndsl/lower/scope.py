@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from patterndsl.diagnostics import BuiltinName, Diagnostic, Diagnostics, SpecTooLarge, TooDeep
+from patterndsl.diagnostics import BuiltinName, Diagnostic, Diagnostics, SpecTooLarge, TooDeep, WrongType
 from patterndsl.ir.expr import HEAD, NUM_HEADS, Expr, K, N, Q, var
 from patterndsl.ir.nodes import Function, Node
-from patterndsl.patterns import RESERVED, builtins
+from patterndsl.patterns import builtins
 from patterndsl.syntax import ast, limits
 from patterndsl.syntax.source import Span
 
@@ -27,7 +27,7 @@ SPECIAL = ("mix", "auto")
 
 def builtin_names() -> set[str]:
     """Every name that a file cannot give to something else."""
-    return {*builtins(), *RESERVED, *VALUES, *FUNCTIONS, *SPECIAL}
+    return {*builtins(), *VALUES, *FUNCTIONS, *SPECIAL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Names:
     params: dict[str, Expr] = dataclasses.field(
         default_factory=dict
     )  # by module name, each after those it uses
-    inputs: dict[str, None] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
     patterns: dict[str, Signature] = dataclasses.field(default_factory=dict)
     imports: dict[str, Names | None] = dataclasses.field(default_factory=dict)  # None: could not be read
     defined: dict[str, Span] = dataclasses.field(default_factory=dict)
@@ -125,12 +125,17 @@ class Scope:
             return var(f"${self.names.prefix}{name}")
         return VALUES.get(name)
 
+    def declared(self, name: str, kind: str) -> str:
+        """The kind of an input. A bare expression, which declares none, has it of the ``kind`` that it is
+        first used as."""
+        return self.names.inputs.setdefault(name, kind)
+
     def value_names(self) -> tuple[str, ...]:
         own = len(self.names.prefix)
         return (*self.local, *(p[own:] for p in self.names.params), *VALUES)
 
     def pattern_names(self) -> tuple[str, ...]:
-        return (*builtins(), *RESERVED, "mix", *self.names.patterns, *self.names.imports)
+        return (*builtins(), "mix", *self.names.patterns, *self.names.imports)
 
     def kind(self, name: str) -> str | None:
         """What a name is, for messages; None if it is unknown."""
@@ -138,7 +143,7 @@ class Scope:
             return "a position"
         if self.value(name) is not None:
             return "a number"
-        if name in self.names.patterns or name in builtins() or name in RESERVED or name == "mix":
+        if name in self.names.patterns or name in builtins() or name == "mix":
             return "a pattern"
         if name in self.names.imports:
             return "an import"
@@ -147,6 +152,15 @@ class Scope:
         if name in FUNCTIONS:
             return "a function"
         return None
+
+
+def of_kind(scope: Scope, name: str, kind: str, span: Span) -> bool:
+    """Whether an input is of the kind that is read here; reports it where not."""
+    declared = scope.declared(name, kind)
+    if declared != kind:
+        found = f"an input of kind `{declared}`"
+        scope.error(WrongType(expected=f"an input of kind `{kind}`", found=found, span=span))
+    return declared == kind
 
 
 PATTERN_OPERATORS = ("|", "^", "&")

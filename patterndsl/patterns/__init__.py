@@ -9,12 +9,7 @@ import pkgutil
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns.base import REGISTRY, pattern
 
-__all__ = ["RESERVED", "builtin", "builtins", "pattern"]
-
-RESERVED = {
-    "cluster": "routing attention over run-time centroids",
-}
-"""Names of the language that this version does not compile, and what they are."""
+__all__ = ["builtin", "builtins", "pattern"]
 
 
 @functools.cache

@@ -23,11 +23,13 @@ Sort = Literal["number", "decimal", "tokens", "shape", "pattern", "string", "fla
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What an argument takes. ``least``: the smallest number allowed (of each item of a shape, too)."""
+    """What an argument takes. ``least``: the smallest number allowed (of each item of a shape, too).
+    ``holds``: the kind of an input."""
 
     sort: Sort
     least: int | None = None
     choices: tuple[str, ...] = ()
+    holds: str = "token"
 
 
 Number: TypeAlias = Annotated[Expr, Kind("number")]
@@ -39,6 +41,7 @@ Grid: TypeAlias = Annotated[tuple[Expr, ...], Kind("shape", 1)]  # one number fo
 Counts: TypeAlias = Annotated[tuple[Expr, ...], Kind("shape", 0)]
 Operand: TypeAlias = Annotated[Node, Kind("pattern")]
 InputName: TypeAlias = Annotated[str, Kind("input")]
+Centroids: TypeAlias = Annotated[str, Kind("input", holds="centroids")]
 Flag: TypeAlias = Annotated[bool, Kind("flag")]
 Reduce: TypeAlias = Annotated[Any, Kind("string", choices=("mean", "max", "first", "last"))]
 Weight: TypeAlias = Annotated[str, Kind("string", choices=("count", "one"))]

@@ -15,7 +15,7 @@ from patterndsl.grammar import lib
 from tests.cli import patterndsl
 
 LIBRARY = Path(lib.__file__).parent
-PUBLISHED = [LIBRARY / f"{name}.attn" for name in ("minference", "moba", "quest", "reformer")]
+PUBLISHED = [LIBRARY / f"{name}.attn" for name in ("minference", "moba", "quest", "reformer", "routing")]
 SMALL = 'causal & (select(2, 8, among=causal - chunked(8), per="block") | vertical_slash(2, 3) | lsh(4))'
 
 
@@ -23,14 +23,16 @@ SMALL = 'causal & (select(2, 8, among=causal - chunked(8), per="block") | vertic
 def test_published_specs(path: Path) -> None:
     layer = ("--layer", 3)  # the first of Quest are dense
     checked = patterndsl("check", path, "-n", "1,4096")
-    assert checked.code == 0 and checked.err == "" and "ok" in checked.out
+    notes = checked.err.count("note[N002]")  # of clusters under `causal`
+    assert checked.code == 0 and checked.err.count("[") == notes == (path.stem == "routing")
+    assert "ok" in checked.out
     assert patterndsl("fmt", "--check", path).code == 0
     report = json.loads(patterndsl("analyze", path, *layer, "-n", "4096,1000000000000", "--json").out)
     assert "bounds" in " ".join(report["lengths"][0]["notes"] + report["notes"])
     for stage in ("ast", "ir", "sets", "plan"):
         assert patterndsl("compile", path, "--emit", stage, "-n", 4096, *layer).code == 0
     assert patterndsl("diff", path, path).out == "the same for every n\n"
-    shown = patterndsl("show", path, "-n", 64, *layer)
+    shown = patterndsl("show", path, "-n", 64, *layer, "--head", 4)  # the first of Routing see a window
     assert shown.code == 1 and "E406" in shown.err and "patterndsl run" in shown.err
 
 
@@ -53,6 +55,28 @@ def test_run_compares_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.code == 0, result.err
     found = json.loads(result.out)
     assert found["error"] < 2e-5 < found["largest"] and found["compared"] == 90
+
+
+@pytest.mark.slow
+def test_centroids(tmp_path: Path) -> None:
+    """Drawn, from a file, and as an argument of the artifact."""
+    spec = "causal & (cluster(3, 8, centroids=mu) | self)"
+    shape = ["-n", 40, "--heads", 2, "--head-dim", 8]
+    assert "(or `mu=random:16`)" in patterndsl("run", "-e", spec, *shape).err
+    assert "E403" in patterndsl("run", "-e", spec, *shape, "--input", "mu=random:4").err
+    assert patterndsl("run", "-e", spec, *shape, "--input", "mu=random:x").code == 2
+    mu = np.random.default_rng(0).standard_normal((2, 3, 8), np.float32)
+    np.save(tmp_path / "mu.npy", mu)
+    for value in ("random:3", tmp_path / "mu.npy"):
+        result = patterndsl("run", "-e", spec, *shape, "--repeat", 1, "--json", "--input", f"mu={value}")
+        assert result.code == 0 and json.loads(result.out)["error"] < 2e-5, result.err
+        assert patterndsl("analyze", "-e", spec, "-n", 40, "--input", f"mu={value}").code == 0
+    assert "E406" in patterndsl("show", "-e", spec, "-n", 40).err
+    path = tmp_path / "f.jaxexport"
+    assert patterndsl("export", "-e", spec, *shape, "-o", path).code == 0
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 3, 40, 2, 8))
+    out = jax.export.deserialize(bytearray(path.read_bytes())).call(q, k, v, mu=mu)
+    np.testing.assert_allclose(out, pd.reference(spec, q, k, v, mu=mu), atol=2e-5)
 
 
 def test_export(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ def test_version():
         ("fmt", "."),
         ("fmt", "-e", "causal", "--write"),
         ("patterns", "locl"),
-        ("patterns", "cluster"),
         ("patterns", "--json", "--markdown"),
         ("explain", "E999"),
         ("explain", "E101", "E102"),

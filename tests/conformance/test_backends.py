@@ -16,6 +16,7 @@ import pytest
 import patterndsl as pd
 from patterndsl.ir.nodes import Pattern
 from patterndsl.patterns import builtins
+from patterndsl.patterns.cluster import centroid_counts
 
 BACKENDS = ["xla", "cpu_native"]
 EXAMPLES = [e for cls in builtins().values() for e in cls.examples]
@@ -81,13 +82,25 @@ def arrays(shape: Shape, seed: int = 0) -> list[jax.Array]:
     return [jnp.asarray(rng.standard_normal((shape.batch, *s)), shape.dtype) for s in sizes]
 
 
-def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:
-    return {name: jnp.asarray(np.sort(np.random.default_rng(1).integers(0, 4, n))) for name in spec.inputs}
+def inputs_of(spec: pd.Spec, n: int, heads: int, head_dim: int) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    counts = centroid_counts([spec.module.main])
+    return {
+        name: jnp.asarray(
+            np.sort(rng.integers(0, 4, n))
+            if kind == "token"
+            else rng.standard_normal((heads, counts[name], head_dim), np.float32)
+        )
+        for name, kind in spec.module.inputs.items()
+    }
 
 
 def parse(text: str) -> pd.Spec:
     names = re.findall(r"same\((\w+)\)", text)
-    return pd.parse("".join(f"input {name}: token\n" for name in names) + f"pattern main = {text}")
+    declared = "".join(f"input {name}: token\n" for name in names)
+    if "=mu)" in text:
+        declared += "input mu: centroids\n"
+    return pd.parse(f"{declared}pattern main = {text}")
 
 
 _WANTED: dict[Any, Any] = {}
@@ -102,8 +115,8 @@ def compare(text: str, shape: Shape, backend: str, **arguments: Any) -> None:
         assert error.codes == ("E308",) and shape.n == 1
         pytest.skip("the pattern names a token that one key has not")
     q, k, v = arrays(shape)
-    more = inputs_of(spec, shape.n)
-    if more and (shape.n_q or 0) > shape.n:
+    more = inputs_of(spec, shape.n, shape.heads, shape.head_dim)
+    if "token" in spec.module.inputs.values() and (shape.n_q or 0) > shape.n:
         pytest.skip("inputs need every query's position among the keys")
     attention = pd.compile(spec, backend=backend, block_sizes=shape.blocks)
     floats = {name: x for name, x in arguments.items() if isinstance(x, jax.Array) and x.dtype.kind == "f"}

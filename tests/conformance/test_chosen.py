@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import patterndsl as pd
 from patterndsl.api import nodes_of
 from patterndsl.backends.calling import prepare
 from patterndsl.backends.facts import FactArray, facts_of
+from patterndsl.grammar import lib
 from patterndsl.ir.dense import dense
 from patterndsl.ir.normal import TOKENS
 from patterndsl.patterns import builtin
@@ -21,6 +24,7 @@ from tests.conformance.test_backends import Shape, compare
 from tests.oracles import chosen
 
 HEADS, KEY_HEADS, HEAD_DIM = 4, 2, 5
+LIBRARY = Path(lib.__file__).parent
 Bools = np.ndarray[Any, Any]
 
 # n, n_q, the position of the first query, how many keys exist: ragged, decoding, apart, beyond either end.
@@ -41,11 +45,12 @@ def operands(n: int, n_q: int, seed: int = 0, batch: int = 2) -> tuple[Any, Any]
     return q, k
 
 
-def kept(text: str, q: Any, k: Any, q_offset: Any = None, lengths: Any = None) -> Bools:
+def kept(text: str, q: Any, k: Any, q_offset: Any = None, lengths: Any = None, **inputs: Any) -> Bools:
     """The dense meaning, bool [B, N, n_q, n]: choices as every backend gets them, the rest in NumPy."""
     n, (n_q, heads) = k.shape[1], q.shape[1:3]
-    x = prepare((), q, k, k, q_offset=q_offset, kv_lengths=lengths).operands
-    ((_, node),) = nodes_of(pd.parse(text), None, 0, n, heads)
+    spec = pd.parse(text)
+    x = prepare(spec.module.inputs, q, k, k, q_offset=q_offset, kv_lengths=lengths, inputs=inputs).operands
+    ((_, node),) = nodes_of(spec, None, 0, n, heads)
     facts = {
         fact: FactArray(np.asarray(array.values), np.asarray(array.first))
         for fact, array in facts_of([node], x).items()
@@ -55,7 +60,7 @@ def kept(text: str, q: Any, k: Any, q_offset: Any = None, lengths: Any = None) -
     return mask if lengths is None else mask & (np.arange(n) < np.asarray(lengths)[:, None, None, None])
 
 
-def check(text: str, situation: int, oracle: Any, trace_offset: bool = False) -> None:
+def check(text: str, situation: int, oracle: Any, trace_offset: bool = False, **inputs: Any) -> None:
     """``oracle(q, k, positions, existing)`` of each sequence."""
     n, n_q, first, lengths = SITUATIONS[situation]
     q, k = operands(n, n_q, situation)
@@ -63,7 +68,7 @@ def check(text: str, situation: int, oracle: Any, trace_offset: bool = False) ->
     if lengths is not None:  # nobody may look at what does not exist
         k = np.where((np.arange(n) < np.asarray(lengths)[:, None])[..., None, None], k, np.nan)
     given = None if lengths is None else np.asarray(lengths, np.int32)
-    found = kept(text, q, k, jnp.int32(offset) if trace_offset else first, given)
+    found = kept(text, q, k, jnp.int32(offset) if trace_offset else first, given, **inputs)
     for b in range(len(q)):
         existing = n if lengths is None else lengths[b]
         wanted = oracle(q[b], k[b], np.arange(n_q) + offset, existing)
@@ -133,6 +138,20 @@ def test_vertical_slash(situation: int) -> None:
         check(text, situation, lambda *x, args=args: chosen.vertical_slash(*x, **args))
 
 
+@pytest.mark.parametrize(
+    "situation", [pytest.param(i, marks=() if i == 1 else pytest.mark.slow) for i in range(len(SITUATIONS))]
+)
+def test_cluster(situation: int) -> None:
+    """For each query head its centroids, of any length, and the same for all."""
+    mu = np.random.default_rng(5).standard_normal((HEADS, 3, HEAD_DIM)).astype(np.float32) * [
+        [[9], [1], [0.1]]
+    ]
+    for centroids in (mu, mu[0]):
+        args = {"centroids": np.broadcast_to(centroids, mu.shape), "size": 5}
+        text, traced = "cluster(3, 5, centroids=mu)", situation == 3
+        check(text, situation, lambda *x, args=args: chosen.cluster(*x, **args), traced, mu=centroids)
+
+
 # -- the shipped library ---------------------------------------------------------------------------------
 
 
@@ -192,6 +211,23 @@ def test_reformer() -> None:
         np.testing.assert_array_equal(found[b], wanted)
 
 
+def test_routing() -> None:
+    """Queries shared with keys, of which some are alike: a cluster holds the same of both."""
+    k = operands(22, 22)[1][0]
+    k[9:12] = k[3:6]
+    q = np.repeat(k, 4, axis=1)
+    mu = np.random.default_rng(5).standard_normal((16, HEAD_DIM)).astype(np.float32)
+    own = np.broadcast_to(mu, (8, *mu.shape))
+    wanted = chosen.cluster(q, k, np.arange(22), centroids=own, size=4) & np.tri(22, dtype=bool)
+    wanted[:4] = pd.parse("causal & local(3)").mask(22)
+    spec, params = pd.load(LIBRARY / "routing.attn"), {"window": 3, "size": 4}
+    for h in (3, 4, 7):
+        more: dict[str, Any] = {"operands": (q, k), "inputs": {"centroids": mu}}
+        np.testing.assert_array_equal(spec.mask(22, params=params, head=h, **more), wanted[h])
+    whole = pd.parse("cluster(2, 4, centroids=mu)").mask(22, operands=(q, k), inputs={"mu": mu[:2]})
+    np.testing.assert_array_equal(whole, whole.T)
+
+
 def test_minference() -> None:
     text = "import minference as m\npattern main = m.vertical_and_slash(40, 120)"
     q, k = operands(200, 200, batch=1)
@@ -233,6 +269,23 @@ def test_nan_is_chosen_last() -> None:
     assert kept('select(mass=0.1, block=4, by="max")', q, k).any(axis=-1).all()
 
 
+@pytest.mark.slow
+def test_clusters_of_equals_nan_and_all() -> None:
+    q, k = operands(22, 22)
+    mu = np.random.default_rng(5).standard_normal((2, HEAD_DIM)).astype(np.float32)
+    text = "cluster(2, {}, centroids=mu)"
+    found = kept(text.format(4), np.ones_like(q), np.ones_like(k), mu=mu)
+    assert found[..., :4, :4].all() and found.sum() == found[..., 0, 0].size * 16
+    k[:, 5], q[:, 3], q[:, 4] = np.nan, np.inf, 0  # length 0 has no direction, and a product of 0
+    rest = kept(text.format(21), q, k, mu=mu)
+    assert not rest[..., 5].any() and not rest[:, :, 3].any() and rest.sum() == rest[..., 0, 0].size * 21**2
+    for size in (22, 10**9):
+        assert kept(text.format(size), q, k, mu=mu).all()
+    assert kept(text.format(4), q * 1e30, k * 1e-30, mu=mu).sum() == kept(text.format(4), q, k, mu=mu).sum()
+    wide = kept("cluster(17, 3, centroids=mu)", q, k, mu=np.repeat(mu, [1, 16], axis=0))  # in a loop
+    np.testing.assert_array_equal(wide, kept(text.format(3), q, k, mu=mu))
+
+
 def test_no_more_blocks_than_there_are() -> None:
     q, k = operands(22, 22)
     assert kept("select(7, 4)", q, k).all() and kept("select(100, 4)", q, k).all()
@@ -251,6 +304,10 @@ COMPOSED = [
     f"heads {{ 0:2 => {MOBA}; _ => local(3) + lsh(4, seed=1) }}",
     'same(doc) & select(mass=0.6, block=8, among=causal, per="block", share="group") | local(2)',
     'causal & (vertical_slash(3, 4, last=8) | hierarchical(2, leaf=8)) - select(1, 8, by="max")',
+    pytest.param(
+        "heads { 0:2 => causal & cluster(18, 6, centroids=mu); _ => same(doc) & local(5) }",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
@@ -316,6 +373,37 @@ def test_no_gradient_flows_through_the_choice() -> None:
         gradients(lambda *x: pd.reference(MOBA, *x)), gradients(dense_attention), strict=True
     ):
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_no_gradient_flows_to_centroids_and_padding_changes_no_cluster() -> None:
+    attention = pd.compile("causal & (cluster(3, 9, centroids=mu) | self)")
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 41, HEADS, HEAD_DIM)), jnp.float32)
+    mu = jnp.asarray(rng.standard_normal((HEADS, 3, HEAD_DIM)), jnp.float32)
+    found, gradient = jax.value_and_grad(lambda mu: attention(x, x, x, mu=mu).sum())(mu)
+    assert found != 0 and not gradient.any()
+    padded = attention.bucketed([64])(x, x, x, mu=mu)
+    np.testing.assert_allclose(padded, attention(x, x, x, mu=mu), atol=2e-5)
+    np.testing.assert_allclose(padded, pd.reference(attention.spec, x, x, x, mu=mu), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((3,), "[k, head_dim] or [heads, k, head_dim]"),
+        ((2, 4, 3, 8), "[k, head_dim] or [heads, k, head_dim]"),
+        ((2, 3, 8), "[k, 8] or [4, k, 8]"),
+        ((3, 7), "[k, 8] or [4, k, 8]"),
+        ((4, 5, 8), "[3, 8] or [4, 3, 8]"),
+    ],
+)
+def test_centroids_of_a_wrong_shape_are_refused(shape: tuple[int, ...], expected: str) -> None:
+    q, k = jnp.zeros((6, 4, 8)), jnp.zeros((6, 2, 8))
+    attention = jax.jit(pd.compile("cluster(3, 2, centroids=mu)"))
+    with pytest.raises(pd.SpecError, match=re.escape(expected)) as caught:
+        attention(q, k, k, mu=jnp.zeros(shape))
+    assert caught.value.codes == ("E403",)
 
 
 def test_the_native_backend_leaves_it_to_xla() -> None:

@@ -19,7 +19,7 @@ SHAPES = [(n, n) for n in LENGTHS] + [(7, 3), (65, 20), (64, 1), (7, 12), (2, 70
 NAMES = [
     "axial", "bigbird", "block_diffusion", "combiner", "compressive", "document_causal", "etc", "gemma3",
     "gpt_oss", "h_transformer", "llama4_chunked", "logsparse", "longformer", "longnet", "longt5",
-    "minference", "mistral", "moba", "natten2d", "nsa", "prefix_lm", "quest", "radial", "reformer",
+    "minference", "mistral", "moba", "natten2d", "nsa", "prefix_lm", "quest", "radial", "reformer", "routing",
     "sliding_tile", "sparse_transformer_fixed", "sparse_transformer_strided", "star", "streaming_llm",
     "swin", "transformer_xl", "tree_decode",
 ]  # fmt: skip
@@ -68,7 +68,8 @@ def test_header_names_its_source(path):
 def test_importable_from_anywhere(name):
     spec = pd.parse(f"import {name} as published_pattern\npattern main = published_pattern & causal")
     n = {"axial": 64 * 64, "natten2d": 56 * 56, "swin": 56 * 56, "sliding_tile": 30 * 48 * 80}.get(name, 8)
-    inputs = {x: np.zeros(n, int) for x in load(name).inputs}
+    kinds = load(name).module.inputs
+    inputs = {x: np.zeros(n, int) if kind == "token" else np.ones((16, 4)) for x, kind in kinds.items()}
     operands = np.eye(1, 4)[None], np.random.default_rng(0).standard_normal((n, 1, 4))
     alone = load(name).slots(n, 1, inputs=inputs, operands=operands).counts
     found = spec.slots(n, 1, inputs=inputs, operands=operands).counts

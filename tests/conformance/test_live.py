@@ -99,7 +99,7 @@ def operands(n: int, n_q: int, heads: int, first: int) -> Any:
 
     rng = np.random.default_rng(0)
     q, k = (jnp.asarray(rng.standard_normal((1, t, heads, 4)), jnp.float32) for t in (n_q, n))
-    return checked((), q, k, k, q_offset=first).operands
+    return checked({}, q, k, k, q_offset=first).operands
 
 
 def host(data: Any) -> dict[Any, Any]:

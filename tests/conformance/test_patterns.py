@@ -81,7 +81,7 @@ def test_every_static_pattern_is_tested():
     tested = {row[1] for row in TOKEN_PATTERNS} | {row[1] for row in GRIDS}
     elsewhere = {"same", "random", "hierarchical", "tree", "recursive", "transpose", "shift", "blocks"}
     elsewhere |= {"pool", "tglobal"}
-    elsewhere |= {"select", "lsh", "vertical_slash"}  # test_chosen
+    elsewhere |= {"select", "lsh", "vertical_slash", "cluster"}  # test_chosen
     assert set(builtins()) - tested - elsewhere == set()
 
 

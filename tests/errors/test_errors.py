@@ -118,7 +118,7 @@ def test_examples_of_explanations_are_true(cls: type[Diagnostic]) -> None:
         parse(cls.right)
 
 
-WARNINGS = [registry()[code] for code in ("W001", "W002", "W003", "N001")]
+WARNINGS = [registry()[code] for code in ("W001", "W002", "W003", "N001", "N002")]
 
 
 @pytest.mark.parametrize("cls", WARNINGS, ids=lambda c: c.code)

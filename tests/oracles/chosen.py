@@ -102,6 +102,24 @@ def vertical_slash(q, k, positions, existing=None, *, vertical, slash, last=64, 
     return mask
 
 
+def cluster(q, k, positions, existing=None, *, centroids, size):
+    """Routing Transformer, algorithm 1: each centroid's most similar queries and keys see each other.
+    ``centroids`` [heads, count, head_dim]."""
+    (n_q, heads, _), n = q.shape, len(k)
+    existing = n if existing is None else existing
+    mask = np.zeros((heads, n_q, n), bool)
+    for h in range(heads):
+        for centroid in centroids[h].astype(np.float64):
+
+            def best(vectors, among, centroid=centroid):
+                cosine = {i: x @ centroid / np.sqrt(x @ x) for i in among for x in [vectors[i].astype(float)]}
+                return sorted(among, key=lambda i: -cosine[i])[:size]
+
+            queries = best(q[:, h], [i for i in range(n_q) if positions[i] < existing])
+            mask[h][np.ix_(queries, best(k[:, h // (heads // k.shape[1])], range(existing)))] = True
+    return mask
+
+
 def moba(q, k, positions, *, block, top):
     """MoBA, equations 3 to 7 (and the authors' `moba_naive`): the block of the query always, of the earlier
     ones those whose mean keys score best, `top` blocks in all; causal."""

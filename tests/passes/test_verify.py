@@ -37,6 +37,7 @@ INVALID = {
     "`q` has no value": LOCAL(Q),
     "`%m` has no value": Where(var("%m") > K),
     "declared by its module": Where(read("doc", Q) < 3),
+    "of kind centroids": builtin("cluster")(as_expr(4), as_expr(4), "known"),
     "takes a number": LOCAL("4"),
     "takes a tokens": builtin("columns")(as_expr(4)),
     "takes a shape": builtin("axial")((), as_expr(0)),
@@ -61,7 +62,7 @@ INVALID = {
 @pytest.mark.parametrize("rule", INVALID)
 def test_a_broken_rule_is_named(rule: str) -> None:
     with pytest.raises(InvalidIR, match=rule.replace("$", r"\$")):
-        verify(Module(INVALID[rule], inputs=("known",)))
+        verify(Module(INVALID[rule], inputs={"known": "token"}))
 
 
 def test_functions_and_params_are_looked_at_too() -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
 import patterndsl as pd
-from tests.strategies import specs
+from tests.strategies import centroid_values, specs
 
 TOLERANCE = 2e-5
 # Every example compiles; shrinking a failure would take longer than reading it.
@@ -26,9 +26,11 @@ def operands(n_q: int, n: int, seed: int, heads: int = 2, kv_heads: int = 1) -> 
 
 
 def check(spec: pd.Spec, n: int, n_q: int, blocks: tuple[int, int] | None) -> None:
-    arguments = {name: jnp.asarray(np.arange(n) * 3 // n) for name in spec.inputs}
+    kinds, labels = spec.module.inputs, jnp.asarray(np.arange(n) * 3 // n)
+    arguments = {name: labels for name, kind in kinds.items() if kind == "token"}
     if arguments:
         n_q = min(n_q, n)  # an input has a value only for positions among the keys
+    arguments |= centroid_values([spec.bind(n)], head_dim=8)
     q, k, v, weights = operands(n_q, n, seed=n)
     attention = pd.compile(spec, block_sizes=blocks)
     try:
