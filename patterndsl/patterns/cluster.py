@@ -114,7 +114,7 @@ class Cluster(Pattern):
 
         needed = (x.n_q + x.n) * int(self.k) * x.per_query
         if needed > LARGEST_CHOICE:
-            what, advice = "what the centroids of `cluster` take", "fewer centroids need less"
+            what, advice = "the choice of `cluster`", "fewer centroids need less"
             raise SpecError(PlanTooLarge(what=what, needed=needed, limit=LARGEST_CHOICE, advice=advice))
 
 
