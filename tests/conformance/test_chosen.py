@@ -409,7 +409,7 @@ def test_centroids_of_a_wrong_shape_are_refused(shape: tuple[int, ...], expected
 def test_a_choice_beyond_memory_is_refused() -> None:
     attention = pd.compile(f"cluster({2**20}, 4, centroids=mu)")
     q, mu = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2**14, 2, 8), (2**20, 8)))
-    with pytest.raises(pd.SpecError, match="the choice of `cluster` would take 64.0 GiB") as caught:
+    with pytest.raises(pd.SpecError, match="the choice of `cluster` would take 64") as caught:
         jax.eval_shape(lambda q, mu: attention(q, q, q, mu=mu), q, mu)
     assert caught.value.codes == ("E503",)
 
