@@ -1,8 +1,9 @@
 """The choice: into which parts a branch is split, in which layouts, in tiles of which size.
 
 Alternatives are few and always in the same order: the branch undivided, as it comes and in each layout that
-all members of its union name; and split, members in layouts that they name. All are priced in usual tiles,
-then the best of them over the sizes of tiles. A price is what the cost model makes of the tables: built for
+all members of its union name; and split, members in layouts that they name. All are priced in usual tiles
+and in small ones, as what pays only in small tiles (a narrow window on a grid) would else not be found; then
+the best of them over the sizes of tiles. A price is what the cost model makes of the tables: built for
 `SMALL` queries at most, and carried on to the full length as the work has grown up to there. Sizes whose
 prices differ by less than the model errs are told apart by the pairs that they compute.
 """
@@ -33,7 +34,7 @@ MOST_REFINED = 2  # structures for which sizes of tiles are tried
 MOST_TILES = 10  # sizes that are tried for a part
 TILES = (16, 256)  # the smallest and the largest
 STEPS = ((0, 1, 0, 1), (1, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
-ALIKE = 1.12  # times the best price, up to which sizes of tiles are as good: half of its errors are larger
+ALIKE = 1.25  # times the best price, up to which sizes of tiles are as good: what the model errs by (rms)
 MARGIN = 0.97  # of the price of the plainest structure, below which another is worth it
 PLAIN = "identity"
 
@@ -179,13 +180,18 @@ def _settled(question: Question) -> str:
 def alternatives(question: Question, every: bool = False) -> list[Priced]:
     """All that is considered, cheapest first; of equal ones the plainer first. ``every``: also the sizes of
     tiles that were tried on the way, one part at a time."""
-    prices = _Prices(question)
-    found = {a: prices.of(a) for a in (in_tiles(question, s, question.usual) for s in structures(question))}
+    prices, every_structure = _Prices(question), structures(question)
+    sizes = [question.usual]
+    if question.blocks is None and len(every_structure) > 1:
+        sizes += [(max(q // 4, min(q, TILES[0])), max(k // 4, min(k, TILES[0]))) for q, k in sizes]
+    ways = [[in_tiles(question, s, blocks) for blocks in dict.fromkeys(sizes)] for s in every_structure]
+    found = {a: prices.of(a) for way in ways for a in way}
     if question.blocks is None:
-        first = sorted(found.values(), key=lambda p: p.seconds)
-        for usual in first[:MOST_REFINED]:
-            if usual.seconds < math.inf and usual.seconds <= NEAR * first[0].seconds:
-                a = usual.alternative
+        of_each = [min((found[a] for a in way), key=lambda p: p.seconds) for way in ways]
+        first = sorted(of_each, key=lambda p: p.seconds)
+        for start in first[:MOST_REFINED]:
+            if start.seconds < math.inf and start.seconds <= NEAR * first[0].seconds:
+                a = start.alternative
                 tried = [prices.tried(a, i) for i in range(len(a))]
                 others = [tuple(sizes[0].alternative[i] for i, sizes in enumerate(tried))]
                 others.append(tuple(_leanest(sizes).alternative[i] for i, sizes in enumerate(tried)))
@@ -258,7 +264,8 @@ class _Prices:
         self.question = question
         self.known: dict[tuple[Groups, PartChoice, int], tuple[float, float]] = {}
         self.terms: dict[Groups, list[Branch]] = {}
-        self.growth: dict[tuple[Groups, str, int], Work] = {}
+        self.growth: dict[tuple[Groups, str, int, tuple[bool, ...]], Work] = {}
+        """Of parts that do the same kinds of work: tiles of one size read slices where others gather."""
         self.factor = _factor(question)
 
     def of(self, alternative: Alternative) -> Priced:
@@ -281,10 +288,11 @@ class _Prices:
         try:
             work = self._work(branch, part, self.factor, later=key[2] > 0)
             if self.factor > 1:
-                if key not in self.growth:
-                    half = self._work(branch, part, 2 * self.factor, later=key[2] > 0)
-                    self.growth[key] = _growth(work, half, self.factor)
-                work = {name: amount * self.growth[key][name] for name, amount in work.items()}
+                like = (*key, tuple(map(bool, work.values())))
+                if like not in self.growth:
+                    half, quarter = (self._work(branch, part, x * self.factor, key[2] > 0) for x in (2, 4))
+                    self.growth[like] = _growth(work, half, quarter, self.factor)
+                work = {name: amount * self.growth[like][name] for name, amount in work.items()}
         except SpecError:
             return math.inf, math.inf  # too large; or refused, as the plan itself will be
         return seconds(work, self.question.rates), pairs_computed(work)
@@ -347,9 +355,17 @@ def _constants(branch: Branch) -> set[int]:
     return {abs(e.number) for e in keep.walk() if e.number is not None} if keep is not None else set()
 
 
-def _growth(work: Work, half: Work, factor: int) -> Work:
-    """How many times the work is at ``factor`` times the length, if from doubling to doubling it grows as it
-    did from ``half`` the length."""
-    doublings = math.log2(factor)
-    ratios = {name: work[name] / half[name] if half[name] else 1.0 for name in TERMS}
-    return {name: min(max(ratio, 1.0), 4.0) ** doublings for name, ratio in ratios.items()}
+def _growth(work: Work, half: Work, quarter: Work, factor: int) -> Work:
+    """How many times the work is at ``factor`` times the length, if it goes on to grow from doubling to
+    doubling as it did up to here. What was added is looked at, not the whole: at the edges of a grid, or
+    before a window is full, there is less to do, and as much less at all lengths. Of what grows at all, as
+    much is added for each tile of queries at least; but for programs, of which there may be one more for
+    each doubling."""
+    found = {}
+    for name in TERMS:
+        first, last = half[name] - quarter[name], max(work[name] - half[name], 0.0)
+        least = 1.0 if name == "part" else 2.0
+        ratio = min(max(last / first, least), 4.0) if first > 0 else least
+        more = last * sum(ratio**i for i in range(1, factor.bit_length()))
+        found[name] = 1 + more / work[name] if work[name] else 1.0
+    return found
