@@ -2,9 +2,10 @@
 
     python benchmarks/layouts.py [--only NAME …] [--save]
 
-Each spec is planned as it comes and in the order that it names, both in tiles of 128 × 128 and in those of
-`TILES` that compute the fewest pairs. ``gain``: pairs computed as they come ÷ in order, in tiles of 128 × 128
-and in the best of each. Nothing runs; how fast tiles of a size are is another question.
+Each spec is planned as it comes and in the order that it names (`butterfly` and `logsparse` as parts, each
+member in its own), both in tiles of 128 × 128 and in those of `TILES` that compute the fewest pairs.
+``gain``: pairs computed as they come ÷ in order, in tiles of 128 × 128 and in the best of each. Nothing runs;
+how fast tiles of a size are is another question.
 
 A second table has what `compile(spec).plan(n)` chooses by the cost model, with the rates of each CPU backend,
 for 4 heads of 64 in float32: pairs computed for each pair kept, beside the `BARS` that this must not exceed.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from common import machine, save, table
@@ -41,6 +43,9 @@ SPECS = {
     "fixed's columns": ("causal & columns([127::128])", 16384),
     "neighborhood 13": ("neighborhood([128, 128], 13)", 16384),
     "neighborhood, dilated": ("neighborhood([128, 128], 7, dilation=4)", 16384),
+    "neighborhood 7": ("neighborhood([128, 128], 7)", 16384),
+    "butterfly": ("butterfly", 16384),
+    "logsparse": ("logsparse", 16384),
     "sliding tiles": ("tiles([32, 32, 16], [4, 8, 8], [3, 3, 1])", 16384),
     "shifted windows": ("windows([128, 128], 8, shift=4)", 16384),
     "axial": ("axial([128, 128], 0)", 16384),
@@ -66,20 +71,32 @@ KEPT = {"LongNet's branch": 8 * 2048 * 2049 // 2}
 class Found(NamedTuple):
     """A plan: in which order and tiles, how many of them, the pairs that it computes, and seconds to make."""
 
-    order: Order
+    order: str
     tile: tuple[int, int]
     blocks: int
     computed: int
     seconds: float
 
     @classmethod
-    def of(cls, node: Node, branch: Branch, order: Order, n: int, tile: tuple[int, int]) -> Found:
+    def of(cls, node: Node, pieces: Sequence[tuple[Branch, Order]], n: int, tile: tuple[int, int]) -> Found:
         start = time.perf_counter()
-        part = part_in(branch, order, Axis(0, n, tile[0]), n, tile[1])
+        parts = tuple(part_in(branch, order, Axis(0, n, tile[0]), n, tile[1]) for branch, order in pieces)
         seconds = time.perf_counter() - start
-        plan = Plan(n, n, 0, 1, *tile, (HeadGroup((0,), node, (BranchPlan((part,)),)),))
+        plan = Plan(n, n, 0, 1, *tile, (HeadGroup((0,), node, (BranchPlan(parts),)),))
         stats = plan.stats()
-        return cls(order, tile, stats.full_blocks + stats.partial_blocks, stats.computed, seconds)
+        orders = ", ".join(str(order) for _, order in pieces)
+        return cls(orders, tile, stats.full_blocks + stats.partial_blocks, stats.computed, seconds)
+
+
+def ordered(node: Node, n: int) -> list[tuple[Branch, Order]]:
+    """What each part keeps and in which order: the first that is named, or those of the members."""
+    pieces = node.members(n) if isinstance(node, Pattern) else ()
+    found = []
+    for piece in pieces or (node,):
+        (branch,) = branches(piece, n)
+        named = [order for p in walk(piece) if isinstance(p, Pattern) for order in p.layouts(n)]
+        found.append((branch, (*named, Identity())[0]))
+    return found
 
 
 def measure(name: str) -> list[object]:
@@ -90,10 +107,9 @@ def measure(name: str) -> list[object]:
     (branch,) = branches(node, n)
     kept = KEPT.get(name) or pd.analyze(spec, n=n).slots
     assert isinstance(kept, int), f"{name}: the pairs are not counted exactly"
-    named = [order for p in walk(node) if isinstance(p, Pattern) for order in p.layouts(n)]
     usual, best = [], []
-    for order in (Identity(), *named[:1]):
-        found = [Found.of(node, branch, order, n, tile) for tile in TILES]
+    for pieces in ([(branch, Identity())], ordered(node, n)):
+        found = [Found.of(node, pieces, n, tile) for tile in TILES]
         usual.append(found[-1])
         best.append(min(found, key=lambda f: f.computed))
     gains = [f[0].computed / f[-1].computed for f in (usual, best)]
@@ -103,7 +119,7 @@ def measure(name: str) -> list[object]:
     row.append(gains[0])
     for f in (best[0], best[-1]):
         row += ["×".join(map(str, f.tile)), f.computed / kept]
-    return [*row, gains[1], str(best[-1].order), 1000 * usual[-1].seconds]
+    return [*row, gains[1], best[-1].order, 1000 * usual[-1].seconds]
 
 
 def chosen(text: str, backend: str) -> list[object]:
