@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from patterndsl.backends.xla.summaries import summarize
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall
 from patterndsl.horizon import Horizon
 from patterndsl.horizon import horizon as horizon_of
+from patterndsl.ir.nodes import Pool
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
@@ -39,12 +41,15 @@ class State:
     """What later pieces of a stream read of the earlier ones (see `Attention.initial_state`): a pytree of
     fixed shapes.
 
-    ``k`` [B, size, K, H] and ``v`` [B, size, K, Hv] (or without B): the keys in order, ``filled`` of them
-    (int32), and zeros.
+    ``filled`` (int32): how many keys it stands for. ``k`` [B, held, K, H] and ``v`` [B, held, K, Hv] (or
+    without B): the last of them, in order, and zeros. ``old_k`` and ``old_v`` [B, chunks, K, …]: summaries of
+    those before, of `Horizon.grain` keys each; None where there are none.
     """
 
     k: Any
     v: Any
+    old_k: Any
+    old_v: Any
     filled: Any
     horizon: Horizon = dataclasses.field(metadata={"static": True})
 
@@ -53,9 +58,14 @@ def empty(
     horizon: Horizon, batch: int | None, num_kv_heads: int, head_dim: int, v_head_dim: int, dtype: Any
 ) -> State:
     """The state before the first piece."""
-    shape = (*(() if batch is None else (batch,)), horizon.size, num_kv_heads)
-    k, v = (jnp.zeros((*shape, size), dtype) for size in (head_dim, v_head_dim))
-    return State(k, v, jnp.zeros((), jnp.int32), horizon)
+
+    def zeros(tokens: int, size: int) -> jax.Array:
+        return jnp.zeros((*(() if batch is None else (batch,)), tokens, num_kv_heads, size), dtype)
+
+    chunks = horizon.summarized // horizon.grain
+    old_k, old_v = (zeros(chunks, size) if chunks else None for size in (head_dim, v_head_dim))
+    k, v = (zeros(horizon.held, size) for size in (head_dim, v_head_dim))
+    return State(k, v, old_k, old_v, jnp.zeros((), jnp.int32), horizon)
 
 
 def step(
@@ -70,7 +80,7 @@ def step(
     _check(q, k, v, state, horizon, arguments)
     arguments.pop("q_offset")
     tokens = k.shape[TOKENS]
-    keys, values = _after(state.k, k, state.filled), _after(state.v, v, state.filled)
+    keys, values = _keys(state, state.k, state.old_k, k), _keys(state, state.v, state.old_v, v)
     run = _programs(attention, horizon, q.shape[-2], tokens)
 
     def at(offset: Any, places: int, before: Any, n: int) -> Callable[[], Any]:
@@ -163,10 +173,23 @@ def _zeros(x: jax.Array, tokens: int) -> jax.Array:
     return jnp.zeros((*x.shape[:TOKENS], tokens, *x.shape[TOKENS + 1 :]), x.dtype)
 
 
-def _after(kept: jax.Array, new: jax.Array, filled: Any) -> jax.Array:
-    """The state's tokens, the new ones, and zeros."""
-    room = jnp.concatenate([kept, _zeros(kept, new.shape[TOKENS])], TOKENS)
-    return jax.lax.dynamic_update_slice_in_dim(room, new, filled, TOKENS % new.ndim)
+def _old(h: Horizon, filled: Any) -> Any:
+    """Of how many keys a state holds summaries, where it stands for so many."""
+    return jnp.maximum((filled - h.recent) // h.period * h.period, 0) if h.summarized else 0
+
+
+def _keys(state: State, kept: jax.Array, old: jax.Array | None, new: jax.Array) -> jax.Array:
+    """All keys that a state stands for, the new ones, and zeros. Each summary is repeated in place of the
+    keys of which it is made, so that those who read them in summaries find it."""
+    h, axis = state.horizon, TOKENS % new.ndim
+    places = h.size + new.shape[TOKENS] + h.period - 1
+    if old is None:
+        x = jnp.concatenate([kept, _zeros(kept, places - h.held)], axis)
+    else:
+        x = jnp.repeat(old, h.grain, axis)
+        x = jnp.concatenate([x, _zeros(kept, places - x.shape[axis])], axis)
+        x = jax.lax.dynamic_update_slice_in_dim(x, kept, _old(h, state.filled), axis)
+    return jax.lax.dynamic_update_slice_in_dim(x, new, state.filled, axis)
 
 
 def _placed(x: Any, places: int, before: Any) -> Any:
@@ -185,11 +208,21 @@ def _next(state: State, keys: jax.Array, values: jax.Array, tokens: int) -> Stat
     h = state.horizon
     end = state.filled + tokens
     moved = jnp.maximum((end - h.first) // h.period * h.period, 0)
+    filled = end - moved
 
-    def window(x: jax.Array) -> jax.Array:
-        if tokens % h.period:  # it may reach a period beyond the piece
-            x = jnp.concatenate([x, _zeros(x, h.period - 1)], TOKENS)
-        rest = _from(x, h.pinned + moved, h.size - h.pinned, TOKENS)
+    def held(x: jax.Array) -> jax.Array:
+        rest = _from(x, h.pinned + moved + _old(h, filled), h.held - h.pinned, TOKENS)
         return jnp.concatenate([x[..., : h.pinned, :, :], rest], TOKENS) if h.pinned else rest
 
-    return dataclasses.replace(state, k=window(keys), v=window(values), filled=end - moved)
+    def old(x: jax.Array, before: jax.Array | None) -> jax.Array | None:
+        if before is None:
+            return None
+        pool = Pool(h.grain, h.grain, h.reduce)
+        made = summarize(x if x.ndim == 4 else x[None], [pool], None)[pool]
+        made = made if x.ndim == 4 else made[0]
+        known = jnp.concatenate([before, _zeros(made, made.shape[TOKENS] - before.shape[TOKENS])], TOKENS)
+        first = jnp.arange(made.shape[TOKENS])[:, None, None] * h.grain
+        made = jnp.where(first < _old(h, state.filled), known, made)  # what is a summary already stays it
+        return _from(made, moved // h.grain, h.summarized // h.grain, TOKENS)
+
+    return State(held(keys), held(values), old(keys, state.old_k), old(values, state.old_v), filled, h)

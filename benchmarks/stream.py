@@ -18,7 +18,13 @@ from typing import Any
 
 from common import machine, save, table
 
-SPECS = ("causal & segment_memory(512, 512)", "causal & local(512)", "causal & (local(508) | sinks(4))")
+SPECS = {
+    "segment_memory(512, 512)": "causal & segment_memory(512, 512)",
+    "compressive(512, 512, 2048, 4)": (
+        "import compressive as c pattern main = c.compressive(512, 512, compressed=2048, rate=4)"
+    ),
+    "local(508) | sinks(4)": "causal & (local(508) | sinks(4))",
+}
 MIB = 2**20
 
 
@@ -79,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     for spec, n, how in [
         (s, n, how) for s in SPECS for n, how in [(min(lengths), "whole"), *((n, "pieces") for n in lengths)]
     ]:
-        command = [sys.executable, __file__, "--one", spec, str(n), how, "--piece", str(args.piece)]
+        command = [sys.executable, __file__, "--one", SPECS[spec], str(n), how, "--piece", str(args.piece)]
         command += ["--heads", str(args.heads), "--head-dim", str(args.head_dim)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         memory = [found[x] / MIB for x in ("peak", "temporary", "state")]

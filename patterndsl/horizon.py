@@ -9,26 +9,30 @@ A pattern can be computed piece by piece, in memory that does not grow, if a que
 and if, without the t · period keys in between, it would read the same. A state then holds the pinned keys and
 the last ones; those between are gone, and neither pattern nor plan notices. Each of these properties is
 proved, for all positions and lengths at once (`ir.sets`, `ir.invariance`), and no pattern is known by name;
-where no proof is found, the pattern is refused with the reason.
+where no proof is found, the pattern is refused with the reason. To read a summary is to read all of its
+tokens, and it must be complete, as it would change when more of them come. Keys further back than `recent`
+are read in summaries alone: of these the state holds one for every `grain` tokens.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import NotStreamable
 from patterndsl.ir import resolve, sets
-from patterndsl.ir.expr import Expr, K, Q
+from patterndsl.ir.expr import FALSE, TRUE, C, Expr, N, Q, any_of
 from patterndsl.ir.interval import Env, Interval
 from patterndsl.ir.invariance import invariance
-from patterndsl.ir.nodes import Mix, Module, Node
-from patterndsl.ir.normal import TOKENS, lift_mix
+from patterndsl.ir.nodes import Mix, Module, Node, Pattern, Pool
+from patterndsl.ir.normal import TOKENS, lift_mix, slot_index
 from patterndsl.ir.ranges import simplify_over
+from patterndsl.patterns.pool import Pool as PoolPattern
 
 FAR = 2**62
 """Positions to which what is proved by intervals holds."""
@@ -43,6 +47,9 @@ class Horizon(NamedTuple):
     pinned: int
     reach: int
     period: int
+    recent: int
+    grain: int = 1
+    reduce: str = "mean"
 
     @property
     def first(self) -> int:
@@ -56,8 +63,18 @@ class Horizon(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The keys of a state: a piece may begin at any place of a period."""
+        """The keys that a state stands for: a piece may begin at any place of a period."""
         return self.first + self.period - 1
+
+    @property
+    def summarized(self) -> int:
+        """Of how many keys, at most, it holds summaries."""
+        return (self.size - self.pinned - self.recent) // self.period * self.period if self.grain > 1 else 0
+
+    @property
+    def held(self) -> int:
+        """How many keys it holds one by one."""
+        return self.pinned + self.recent + self.period - 1
 
 
 class _Refused(Exception):
@@ -66,12 +83,40 @@ class _Refused(Exception):
         self.reason, self.advice = reason, advice
 
 
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """Which slots of a source a branch keeps, and how often if not once, without n."""
+
+    pool: Pool
+    keep: Expr
+    count: Expr | None
+
+    @property
+    def slot(self) -> Expr:
+        return slot_index(self.pool)
+
+    @property
+    def begins(self) -> Expr:
+        """The first token of the slot."""
+        return self.slot * self.pool.stride
+
+    @property
+    def domain(self) -> sets.Domain:
+        return sets.Domain("present", self.pool.stride)
+
+    def parts(self) -> tuple[Expr, ...]:
+        return (self.keep,) if self.count is None else (self.keep, self.count)
+
+
 @functools.lru_cache(maxsize=64)
 def _of_nodes(nodes: tuple[Node, ...]) -> Horizon | tuple[str, str]:
     try:
-        return _horizon([e for node in nodes for e in _predicates(node)])
+        return _horizon([kept for node in nodes for kept in _sources(node)])
     except _Refused as refused:
         return refused.reason, refused.advice
+    except sets.NotDecided as error:
+        why = f"what a query reads is not known for every length, as {error.reason}"
+        return why, "call it on the whole sequence"
 
 
 def horizon(module: Module, num_heads: int) -> Horizon:
@@ -90,75 +135,97 @@ def horizon(module: Module, num_heads: int) -> Horizon:
     return found
 
 
-def _predicates(node: Node) -> Iterator[Expr]:
-    """Of each branch the predicate of the pairs that it keeps, without n."""
+def _sources(node: Node) -> Iterator[_Kept]:
+    """What each branch keeps of each source."""
     if node.holds_choice:
         why = "what it keeps is chosen from all q and k"
         raise _Refused(why, "call it on the whole sequence, or leave `select`, `lsh` and the like out")
-    if node.holds_summaries:
-        raise _Refused("it keeps summaries of chunks", "call it on the whole sequence, or keep tokens alone")
-    lifted = lift_mix(node)
+    for found in _in_branches(node, exactly=True):
+        if any(e.reads_data() for e in found.parts()):
+            advice = "call it on the whole sequence, or leave the inputs out"
+            raise _Refused("it reads run-time inputs", advice)
+        _check_causal(found)
+    for found in _in_branches(node, exactly=False):
+        yield _without_n(found)
+
+
+def _in_branches(node: Node, exactly: bool) -> Iterator[_Kept]:
+    """The sources of each branch, n symbolic. Not ``exactly``: of `pool` only complete chunks, as it has."""
+    lifted = lift_mix(resolve.transform(node, functools.partial(_endless, exactly=exactly)))
     for part in lifted.branches if isinstance(lifted, Mix) else (lifted,):
-        try:
-            found = sets.pattern_set(part).get(TOKENS)
-            if found is None:
-                continue
-            keep = found.keep
-            if keep.reads_data() or (found.count is not None and found.count.reads_data()):
-                advice = "call it on the whole sequence, or leave the inputs out"
-                raise _Refused("it reads run-time inputs", advice)
-            _check_causal(keep)
-            yield from _without_n(keep, found.count)
-        except sets.NotDecided as error:
-            why = f"which keys a query reads is not known for every length, as {error.reason}"
-            raise _Refused(why, "call it on the whole sequence") from None
+        for pool, term in sets.pattern_set(part).items():
+            yield _Kept(pool, term.keep, term.count)
 
 
-def _check_causal(keep: Expr) -> None:
-    seen = sets.smallest(keep & (Q < K), sets.Domain("present"))
-    if seen is not None:
-        n, q, k = seen
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Chunks(Pattern):
+    """`pool` at every length at once. Where there are fewer tokens than a chunk has, that `pool` has another
+    source of slots; but it is no complete one, and so never read."""
+
+    name = "chunks"
+    pool: Any
+    kept: Expr
+
+    def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
+        return FALSE
+
+    def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
+        return ((self.pool, self.kept),)
+
+
+def _endless(node: Node, exactly: bool) -> Node:
+    if not isinstance(node, PoolPattern) or {x.op for x in (node.size, node.step)} != {"const"}:
+        return node
+    size, step = int(node.size), int(node.step)
+    begins, kept = C * step, TRUE
+    if exactly:
+        kept = begins + size <= N if node.whole else any_of(C.eq(0), begins - step + size < N)
+    return _Chunks(Pool(size, step, node.reduce, node.weight), kept)
+
+
+def _check_causal(kept: _Kept) -> None:
+    last = kept.begins + (kept.pool.size - 1)
+    seen = sets.smallest(kept.keep & (last - Q > 0), kept.domain)
+    if seen is None:
+        return
+    n, q, slot = seen
+    if kept.pool is TOKENS:
         advice = "restrict it to keys up to the query: `causal & (…)`"
-        raise _Refused(f"of {n} tokens, query {q} reads key {k}, which comes later", advice)
+        raise _Refused(f"of {n} tokens, query {q} reads key {slot}, which comes later", advice)
+    first = slot * kept.pool.stride
+    chunk = f"{first} … {first + kept.pool.size - 1}"
+    why = f"of {n} tokens, query {q} reads the summary of tokens {chunk}, which is not complete"
+    raise _Refused(why, "restrict it to complete chunks up to the query: `causal & (… pool(…, whole=true))`")
 
 
-def _without_n(keep: Expr, count: Expr | None) -> Iterator[Expr]:
-    """The predicate, and that of each count, at the length that just holds the query, if the length makes no
-    difference."""
-    last = {"n": Q + 1}
-    whole = [keep] if count is None else [keep, count]
-    own = [e.subs(last) for e in whole]
-    for e, alone in zip(whole, own, strict=True):
-        same = e.eq(alone) if e is count else (e & alone) | (~e & ~alone)
-        if "n" in e.names() and not sets.is_empty(~same & (K <= Q), sets.Domain("present")):
+def _without_n(kept: _Kept) -> _Kept:
+    """The same, as of the length that just holds the query, if the length makes no difference."""
+    parts = kept.parts()
+    own = [e.subs({"n": Q + 1}) for e in parts]
+    for e, alone in zip(parts, own, strict=True):
+        same = e.eq(alone) if e is kept.count else (e & alone) | (~e & ~alone)
+        seen = kept.begins + (kept.pool.size - 1) <= Q
+        if "n" in e.names() and not sets.is_empty(~same & seen, kept.domain):
             advice = "use numbers that do not depend on n, and positions counted from the beginning"
             raise _Refused("what a query reads depends on the length of the whole sequence", advice)
-    yield from own
+    return _Kept(kept.pool, own[0], own[1] if len(own) > 1 else None)
 
 
-def _horizon(predicates: list[Expr]) -> Horizon:
-    truths = [e for e in predicates if e.sort == "bool"]
+def _horizon(sources: list[_Kept]) -> Horizon:
     endless = False
-    for pinned in _candidates(predicates):
-        period = _period(predicates, pinned)
+    for pinned in _candidates(sources):
+        period = _period(sources, pinned)
         if period is None:
             continue
-        start = (Q - pinned) // period * period + pinned
-        try:
-            back = [_furthest(x - K, truths, pinned) for x in (Q, start)]
-        except sets.NotDecided as error:
-            why = f"how far behind a query its keys are is not known, as {error.reason}"
-            raise _Refused(why, "call it on the whole sequence") from None
-        if math.isinf(back[0]):
-            endless = True
-            continue
-        # Counted from the query, or from where its period starts: then whole periods are needed.
-        for reach in sorted((int(back[0]), -(-int(back[1]) // period) * period)):
-            found = Horizon(pinned, reach, period)
+        for reach in _reaches(sources, pinned, period):
+            if math.isinf(reach):
+                endless = True
+                break
+            found = _summarized(sources, Horizon(pinned, int(reach), period, int(reach)))
             if found.size > MOST_KEPT:
                 why = f"a state would hold {found.size:,} keys, of which at most {MOST_KEPT:,} are allowed"
                 raise _Refused(why, "use smaller windows, or sizes with a smaller common multiple")
-            if _pinned_alike(predicates, found):
+            if _pinned_alike(sources, found):
                 return found
     if endless:
         advice = "bound the distance: `& local(512)`, `chunked(512, back=1)`, `segment_memory(512, 512)`"
@@ -169,34 +236,63 @@ def _horizon(predicates: list[Expr]) -> Horizon:
     )
 
 
-def _furthest(distance: Expr, predicates: list[Expr], pinned: int) -> float:
-    """The largest distance of a key behind its query, but for the pinned keys."""
-    return max((0.0, *(sets.greatest(distance, e & (K - pinned >= 0)) for e in predicates)))
+def _reaches(sources: list[_Kept], pinned: int, period: int) -> list[float]:
+    """How far back keys are read, but for the pinned ones: counted from the query, or in whole periods from
+    where its period starts. Either will do; the smaller first."""
+
+    def furthest(position: Expr) -> float:
+        """The largest distance behind a position, that of the query."""
+        read = [(s, s.keep & (s.begins - pinned >= 0)) for s in sources]
+        return max((0.0, *(sets.greatest(position - s.begins, e, s.domain) for s, e in read)))
+
+    from_start = furthest((Q - pinned) // period * period + pinned)
+    return sorted((furthest(Q), from_start if math.isinf(from_start) else -(-from_start // period) * period))
 
 
-def _candidates(predicates: list[Expr]) -> list[int]:
-    """How many keys at the beginning may be special: the numbers that occur are where positions are."""
-    numbers = {x.number for e in predicates for x in e.walk() if x.number is not None}
+def _summarized(sources: list[_Kept], whole: Horizon) -> Horizon:
+    """The same, with summaries in place of what is only read in summaries, where those of one length stand
+    for all of these."""
+    pools = [s.pool for s in sources if s.pool is not TOKENS]
+    if not pools:
+        return whole
+    grain, reduces = min(p.size for p in pools), {p.reduce for p in pools}
+    whole_chunks = all(p.size == p.stride and p.size % grain == 0 for p in pools)
+    if not whole_chunks or len(reduces) > 1 or callable(pools[0].reduce) or whole.period % grain:
+        return whole
+    recent = _reaches([s for s in sources if s.pool is TOKENS], 0, whole.period)[0]
+    (reduce,) = reduces
+    return whole._replace(recent=int(min(recent, whole.reach)), grain=grain, reduce=str(reduce))
+
+
+def _candidates(sources: list[_Kept]) -> list[int]:
+    """How many keys at the beginning may be special: the numbers that occur are where positions are. None
+    where there are summaries, which would have to be cut there."""
+    if any(s.pool is not TOKENS for s in sources):
+        return [0]
+    numbers = {x.number for s in sources for e in s.parts() for x in e.walk() if x.number is not None}
     ends = {0} | {x + d for x in numbers for d in (0, 1)}
     return sorted(x for x in ends if 0 <= x <= MOST_PINNED)[:TRIALS]
 
 
-def _period(predicates: list[Expr], pinned: int) -> int | None:
+def _period(sources: list[_Kept], pinned: int) -> int | None:
     """The shifts of queries and keys, all after the pinned ones, that change nothing."""
-    after = Interval(pinned, FAR)
-    return _common(predicates, {"q": after, "k": after}, {"q": Fraction(1), "k": Fraction(1)})
+    return _common(sources, Interval(pinned, FAR), Interval(pinned, FAR), 1)
 
 
-def _pinned_alike(predicates: list[Expr], found: Horizon) -> bool:
+def _pinned_alike(sources: list[_Kept], found: Horizon) -> bool:
     """Whether queries behind all that a state holds read the pinned keys alike, a period further on."""
     if not found.pinned:
         return True
-    env: Env = {"q": Interval(found.first, FAR), "k": Interval(0, found.pinned - 1)}
-    period = _common(predicates, env, {"q": Fraction(1), "k": Fraction(0)})
+    period = _common(sources, Interval(found.first, FAR), Interval(0, found.pinned - 1), 0)
     return period is not None and found.period % period == 0
 
 
-def _common(predicates: list[Expr], env: Env, slopes: dict[str, Fraction]) -> int | None:
-    periods = [invariance(simplify_over(e, env), slopes) for e in predicates]
+def _common(sources: list[_Kept], queries: Interval, slots: Interval, slope: int) -> int | None:
+    """The shifts that change nothing, of queries and, by ``slope`` as much, of the slots' tokens."""
+    periods = []
+    for s in sources:
+        env: Env = {"q": queries, str(s.slot.value): slots}
+        slopes = {"q": Fraction(1), str(s.slot.value): Fraction(slope, s.pool.stride)}
+        periods += [invariance(simplify_over(e, env), slopes) for e in s.parts()]
     known = [p for p in periods if p is not None]
     return math.lcm(1, *known) if len(known) == len(periods) else None

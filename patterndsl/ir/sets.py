@@ -86,10 +86,10 @@ def smallest(e: Expr, domain: Domain | None = None) -> Point | None:
     return sets.ask(lambda s: sets.smallest(s[0]))  # type: ignore[no-any-return]
 
 
-def greatest(value: Expr, e: Expr, *, opaque: bool = False) -> float:
-    """The largest ``value`` (quasi-affine in n, q and k) among the points that satisfy ``e``, queries being
-    at 0 … n − 1: −inf where there are none, inf where there is no bound."""
-    sets = _Sets((e,), Domain("present"), opaque)
+def greatest(value: Expr, e: Expr, domain: Domain | None = None) -> float:
+    """The largest ``value`` (quasi-affine in n, q and the slot) among the points that satisfy ``e``: −inf
+    where there are none, inf where there is no bound."""
+    sets = _Sets((e,), domain, False)
     found = sets.ask(lambda s: sets.translate(value).intersect_domain(s[0]).max_val())
     if found.is_infty() or found.is_nan():  # not a number: the maximum of nothing
         return float("inf" if found.is_infty() else "-inf")

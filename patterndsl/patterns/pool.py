@@ -34,7 +34,8 @@ class Pool(Pattern):
     whole: Flag = False
 
     @property
-    def _step(self) -> Expr:
+    def step(self) -> Expr:
+        """The distance of one chunk from the next."""
         return self.size if self.stride is None else self.stride
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
@@ -43,7 +44,7 @@ class Pool(Pattern):
     def summaries(self, n: int | None) -> tuple[tuple[Summaries, Expr], ...]:
         if n is None:
             raise Unknown("which chunk of tokens is the last depends on n")
-        size, step = min(int(self.size), n), int(self._step)
+        size, step = min(int(self.size), n), int(self.step)
         if self.whole:
             if int(self.size) > n:
                 return ()
@@ -54,7 +55,7 @@ class Pool(Pattern):
         return ((Summaries(size, step, self.reduce, self.weight), kept),)
 
     def pairs(self, n: Expr) -> Expr:
-        return n * (n // self._step + 1)
+        return n * (n // self.step + 1)
 
 
 @pattern
