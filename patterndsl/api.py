@@ -3,6 +3,7 @@ called."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import numbers
 import sys
@@ -233,6 +234,8 @@ class Attention:
         from patterndsl.tuning import stored
 
         nodes = head_nodes(self.module, n, num_heads)
+        if self.backend == "auto" and any(node.holds_choice for _, node in nodes):
+            workload = dataclasses.replace(workload, backend="xla")  # the only one that runs it
         given, source = self.given, "given"
         if given is None and self.block_sizes is None and q_offset is not None:
             given, source = stored(nodes, (n, n_q, q_offset), workload)

@@ -14,14 +14,16 @@ from patterndsl.backends import Kernel, Operands, Target, Unsupported
 from patterndsl.backends.facts import facts_of
 from patterndsl.backends.xla.backward import backward
 from patterndsl.backends.xla.forward import forward
+from patterndsl.backends.xla.grouped import GroupedFloats, attend_grouped
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
 from patterndsl.backends.xla.order import Result, merge, pad
+from patterndsl.backends.xla.schedule import GroupedPass, prepare_grouped
 from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
 from patterndsl.backends.xla.tiles import Pass, prepare
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
-from patterndsl.plan.plan import Plan
+from patterndsl.plan.plan import BranchPlan, Plan
 
 PartFunction = Callable[[Floats, Runtime], tuple[jax.Array, jax.Array]]
 
@@ -79,7 +81,7 @@ class _Program:
         self.groups = [
             (
                 pack_heads(g.heads, target.num_heads, target.num_kv_heads),
-                [prepare(b, plan.n, plan.n_q) for b in g.branches],
+                [_prepare(b, plan.n, plan.n_q) for b in g.branches],
             )
             for g in plan.groups
         ]
@@ -129,7 +131,7 @@ class _Program:
         settings: Settings,
         i: int,
         heads: HeadPacking,
-        branches: list[tuple[Pass, ...]],
+        branches: list[tuple[Pass | GroupedPass, ...]],
         q: jax.Array,
         made: Mapping[Pool, _Made],
         slopes: jax.Array | None,
@@ -145,9 +147,20 @@ class _Program:
         return merge([(p.queries, _part(settings, p, heads, q, made, slopes, run)) for p in branches[i]])
 
 
+def _prepare(plan: BranchPlan, n: int, n_q: int) -> tuple[Pass | GroupedPass, ...]:
+    """The parts of a branch that keep something."""
+    found: list[Pass | GroupedPass] = []
+    for part in plan.parts:
+        if part.grouping is not None:
+            found.append(prepare_grouped(part, n, n_q))
+        elif any(g.tiles_by_row.rows for g in part.rows):
+            found.append(prepare(part, n, n_q))
+    return tuple(found)
+
+
 def _part(
     settings: Settings,
-    part: Pass,
+    part: Pass | GroupedPass,
     heads: HeadPacking,
     q: jax.Array,
     made: Mapping[Pool, _Made],
@@ -155,6 +168,9 @@ def _part(
     run: Runtime,
 ) -> Result:
     """The softmax over one part, of its queries in their order."""
+    run = run._replace(facts=tuple(heads.fact(x) for x in run.facts))
+    if isinstance(part, GroupedPass):
+        return _grouped(settings, part, heads, q, made[TOKENS], slopes, run)
 
     def slots(x: jax.Array, pool: Pool, extent: int, axis: int) -> jax.Array:
         ordered = part.tokens.take(x, axis) if pool is TOKENS else x
@@ -174,9 +190,35 @@ def _part(
         tuple(biases) if biases else None,
         slopes,
     )
-    run = run._replace(facts=tuple(heads.fact(x) for x in run.facts))
     out, lse = _differentiable(settings, part)(x, run)
     return heads.rows(out, part.block_q), heads.rows(lse[..., None], part.block_q)[..., 0]
+
+
+def _grouped(
+    settings: Settings,
+    part: GroupedPass,
+    heads: HeadPacking,
+    q: jax.Array,
+    tokens: _Made,
+    slopes: jax.Array | None,
+    run: Runtime,
+) -> Result:
+    """The same of a part with groups of keys."""
+    x = GroupedFloats(
+        heads.tiles(q, q.shape[1])[0].reshape(
+            q.shape[0], len(heads.kv_heads), heads.per_kv, q.shape[1], q.shape[3]
+        ),
+        heads.keys(tokens.k)[:, :, None],
+        heads.keys(tokens.v)[:, :, None],
+        None if tokens.bias is None else heads.bias(tokens.bias),
+        None if slopes is None else slopes[None],
+    )
+    out, lse = attend_grouped(settings, part, x, run)
+    whole = tuple(
+        jnp.moveaxis(a, 3, 1).reshape(a.shape[0], a.shape[3], len(heads.heads), -1)
+        for a in (out, lse[..., None])
+    )
+    return whole[0], whole[1][..., 0]
 
 
 @dataclasses.dataclass(frozen=True)

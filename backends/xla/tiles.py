@@ -16,7 +16,7 @@ from patterndsl.backends.xla.order import Order
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
 from patterndsl.plan.periodic import Periodic
-from patterndsl.plan.plan import BranchPlan, Part, Segment, Source
+from patterndsl.plan.plan import Part, Segment, Source
 
 Int32 = npt.NDArray[np.int32]
 
@@ -138,13 +138,8 @@ class Pass:
         return source.pool is TOKENS and not self.tokens.whole
 
 
-def prepare(plan: BranchPlan, n: int, n_q: int) -> tuple[Pass, ...]:
-    """The parts of a branch that keep something."""
-    return tuple(_prepare(part, n, n_q) for part in plan.parts if any(g.tiles_by_row.rows for g in part.rows))
-
-
-def _prepare(part: Part, n: int, n_q: int) -> Pass:
-    """Tables and pieces of every row group."""
+def prepare(part: Part, n: int, n_q: int) -> Pass:
+    """Tables and pieces of every row group of a part that keeps something."""
     tiles = [group.tiles for group in part.rows]
     visited = np.unique(np.concatenate(tiles))
     tokens = Order(_whole(n) if part.layout.tokens is None else part.layout.tokens, n)

@@ -51,7 +51,10 @@ def _evaluate(node: Expr, done: dict[Expr, Any], env: Mapping[str, Any], inputs:
 
 
 def read_input(values: Any, position: Any, xp: Any) -> Any:
-    """``values[..., position]``, positions outside the sequence moved to its ends."""
+    """``values[..., position]``, positions outside the sequence moved to its ends; or what a function in
+    place of the array says."""
+    if callable(values):
+        return values(position)
     values, at = xp.asarray(values), xp.clip(position, 0, values.shape[-1] - 1)
     if values.ndim > 1 and xp.ndim(at) == 0:  # one position known to all: the batch axes stay in front
         at = xp.reshape(xp.asarray(at), (1, 1))
@@ -59,7 +62,10 @@ def read_input(values: Any, position: Any, xp: Any) -> Any:
 
 
 def read_fact(found: Any, indices: list[Any], xp: Any) -> Any:
-    """The values of a `FactArray` at one or two indices, each moved to the ends of its axis."""
+    """The values of a `FactArray` at one or two indices, each moved to the ends of its axis; or what a
+    function in its place says."""
+    if callable(found):
+        return found(*indices)
     values, first = found
     at = [indices[0] - first, *indices[1:]]
     at = [xp.clip(i, 0, size - 1) for i, size in zip(at, values.shape[-len(at) :], strict=True)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from patterndsl.ir.expr import Expr, any_of
-from patterndsl.ir.nodes import Pattern, fact
+from patterndsl.ir.expr import Expr, K, Q, any_of
+from patterndsl.ir.nodes import Node, Pattern, Where, fact
 from patterndsl.patterns.base import Number, Size, pattern
 from patterndsl.patterns.random import uniform
 
@@ -49,8 +49,16 @@ class Lsh(Pattern):
             bad(self, f"{self.rounds.number} rounds, of at most {MOST_ROUNDS}", n)
 
     def keep(self, q: Expr, k: Expr, n: Expr) -> Expr:
-        rounds = range(int(self.rounds))
-        return any_of(*(fact(self, "queries", q, r).eq(fact(self, "keys", k, r)) for r in rounds))
+        return any_of(*(self.meet(r, q, k) for r in range(int(self.rounds))))
+
+    def meet(self, r: int, q: Expr, k: Expr) -> Expr:
+        """They have the same bucket in a round."""
+        return fact(self, "queries", q, r).eq(fact(self, "keys", k, r))
+
+    def members(self, n: int) -> tuple[Node, ...]:
+        if self.rounds.number == 1:
+            return (self,)
+        return tuple(Where(self.meet(r, Q, K)) for r in range(int(self.rounds)))
 
     def facts(self, x: Data) -> Mapping[str, FactArray]:
         """``queries`` [B, N, T, rounds] and ``keys`` [B, N, n, rounds]: the bucket of each."""

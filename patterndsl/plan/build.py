@@ -13,6 +13,7 @@ from patterndsl.ir.nodes import Fact, Mix, Node, Pattern, Pool
 from patterndsl.ir.normal import Branch, Term, branches, lift_mix
 from patterndsl.plan.choose import Question, Shape, decide, default_blocks, misfit
 from patterndsl.plan.cost import Rates, Workload
+from patterndsl.plan.grouping import GROUPED, grouping_of
 from patterndsl.plan.orders import order_of
 from patterndsl.plan.parts import part_in
 from patterndsl.plan.plan import Alternative, BranchPlan, Decision, HeadGroup, Part, Plan, Source
@@ -82,7 +83,9 @@ def _plan(
     sources = [s for g in groups for b in g.branches for p in b.parts for s in p.sources]
     inputs = {name for s in sources for name in _inputs(s)}
     n, n_q, q_offset = shape.n, shape.n_q, shape.offset
-    facts = tuple(dict.fromkeys(fact for s in sources for fact in _facts(s)))
+    facts = tuple(
+        dict.fromkeys(fact for g in groups for b in g.branches for p in b.parts for fact in _facts(p))
+    )
     return Plan(n, n_q, q_offset, num_heads, *usual, tuple(groups), tuple(sorted(inputs)), facts)
 
 
@@ -98,9 +101,11 @@ def _inputs(source: Source) -> frozenset[str]:
     return source.term.keep.inputs() | (count.inputs() if count is not None else frozenset())
 
 
-def _facts(source: Source) -> list[Fact]:
-    found = [source.term.keep, *([] if source.term.count is None else [source.term.count])]
-    return sorted({fact for e in found for fact in e.facts()}, key=repr)
+def _facts(part: Part) -> list[Fact]:
+    terms = [s.term for s in part.sources]
+    found = [e for t in terms for e in (t.keep, t.count) if e is not None]
+    own = set() if part.grouping is None else {part.grouping.fact, *part.grouping.key.facts()}
+    return sorted(own.union(*(e.facts() for e in found)), key=repr)
 
 
 def _refuse_rows(shape: Shape, block_q: int) -> None:
@@ -187,7 +192,8 @@ def _branch_plan(question: Question, decision: Decision) -> BranchPlan:
 def layout_names(member: Member, n: int) -> tuple[str, ...]:
     """The orders that the patterns of a member name at n keys, best first."""
     orders = [o for p in member.atoms if isinstance(p, Pattern) for o in p.layouts(n)]
-    return tuple(dict.fromkeys(map(str, orders)))
+    grouped = [] if grouping_of(member.keep, n) is None else [GROUPED]
+    return tuple(dict.fromkeys([*grouped, *map(str, orders)]))
 
 
 def make_part(branch: Branch, layout: str, shape: Shape, blocks: tuple[int, int]) -> Part:

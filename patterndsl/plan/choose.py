@@ -21,6 +21,7 @@ from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, Branch
 from patterndsl.plan.cost import TERMS, Rates, Work, Workload, pairs_computed, part_work, seconds
+from patterndsl.plan.grouping import GROUPED
 from patterndsl.plan.plan import Alternative, Decision, Part, PartChoice
 from patterndsl.plan.split import Disjointness, Member, members, pieces
 
@@ -227,19 +228,24 @@ def structures(question: Question) -> list[Structure]:
         return found
     names = [question.names(m) or (PLAIN,) for m in question.members]
     every = list(dict.fromkeys(name for x in names for name in x))
-    found += [((None, name),) for name in every if all(name in x for x in names)]
+    whole = [name for name in every if all(name in x for x in names) and (name != GROUPED or len(names) == 1)]
+    found += [((None, name),) for name in whole]
     found.append(_grouped([x[0] for x in names]))
     found += [_grouped([name if name in x else PLAIN for x in names]) for name in every]
     return list(dict.fromkeys(found))[:MOST_STRUCTURES]
 
 
 def _grouped(layouts: Sequence[str]) -> Structure:
-    """Members of one layout together; first those that come as they are, as a window's tiles are best left
-    whole."""
+    """Members of one layout together, but for those with groups of tokens, which are each other's; first
+    those that come as they are, as a window's tiles are best left whole."""
     order = sorted(dict.fromkeys(layouts), key=lambda name: (name != PLAIN, layouts.index(name)))
-    if len(order) == 1:
+    if len(order) == 1 and (order[0] != GROUPED or len(layouts) == 1):
         return ((None, order[0]),)
-    return tuple((tuple(i for i, x in enumerate(layouts) if x == name), name) for name in order)
+    found: list[tuple[tuple[int, ...] | None, str]] = []
+    for name in order:
+        group = tuple(i for i, x in enumerate(layouts) if x == name)
+        found += [((i,), name) for i in group] if name == GROUPED else [(group, name)]
+    return tuple(found)
 
 
 def in_tiles(question: Question, structure: Structure, blocks: tuple[int, int]) -> Alternative:

@@ -17,7 +17,8 @@ import numpy as np
 from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.normal import Term
 from patterndsl.ir.table import Table
-from patterndsl.plan.plan import BranchPlan, HeadGroup, Part, Plan, Segment
+from patterndsl.plan import grouping
+from patterndsl.plan.plan import BranchPlan, Grouping, HeadGroup, Part, Plan, Segment
 from patterndsl.plan.stats import slots_visited
 
 MOST_CHANGES = 3  # between full and partial columns, beyond which executors apply the predicate to all
@@ -126,6 +127,8 @@ def part_work(part: Part, n: int, n_q: int, workload: Workload, *, later: bool =
     if part.layout.tokens is not None:
         found["reorder"] += w.batch * w.kv_heads * n * width * w.itemsize
     operations = [operations_of(s.term) for s in part.sources]
+    if part.grouping is not None:
+        return {**found, **_grouped_work(part, part.grouping, n, n_q, w, operations[0])}
     for group in part.rows:
         for segment in group.segments:
             pairs = float(part.block_q) * slots_visited(segment)
@@ -139,6 +142,30 @@ def part_work(part: Part, n: int, n_q: int, workload: Workload, *, later: bool =
             found["read" if segment.contiguous else "gather" if segment.block > 1 else "slot"] += bytes_read
             found["visit"] += _visits(segment)
     return found
+
+
+def _grouped_work(
+    part: Part, g: Grouping, n: int, n_q: int, w: Workload, operations: float
+) -> dict[str, float]:
+    """Queries and what is known of their softmax are gathered and written back, and choices are sorted. Each
+    head goes through its own tiles, which takes about three times the calls that a tile of all heads does."""
+    each = w.batch * w.heads
+    tiles = grouping.tiles(g, n_q, part.block_q)
+    pairs = float(each * grouping.pairs(g, n, n_q, part.block_q, part.block_k))
+    width = w.head_dim + w.v_head_dim
+    moved = each * tiles * part.block_q * (w.head_dim * w.itemsize + 2 * w.v_head_dim * 4)
+    sorted_keys = 0 if g.size else each * n * width * w.itemsize
+    return {
+        "row": 3.0 * each * tiles,
+        "query": 0.0,
+        "masked product": pairs * width,  # the ends of groups are masked, whatever is kept
+        "masked exponential": pairs,
+        "predicate": pairs * operations,
+        "read": pairs / part.block_q * width * w.itemsize,
+        "slot": float(moved),
+        "reorder": each * n_q * g.choices * 16.0 + sorted_keys,
+        "visit": 3.0 * pairs / part.block_q / part.block_k,
+    }
 
 
 HEAVY = {"floordiv": 6, "mod": 6, "input": 4}

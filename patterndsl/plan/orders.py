@@ -126,6 +126,14 @@ class Gathered:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grouped:
+    """At run time: each group of tokens meets the queries that named it (`plan.grouping`)."""
+
+    def __str__(self) -> str:
+        return "grouped"
+
+
+@dataclasses.dataclass(frozen=True)
 class Identity:
     """As they come."""
 
@@ -133,7 +141,7 @@ class Identity:
         return "identity"
 
 
-Order: TypeAlias = Residues | Grid | Windows | Gathered | Identity
+Order: TypeAlias = Residues | Grid | Windows | Gathered | Grouped | Identity
 
 
 def best_tile(extents: list[int], window: tuple[int, ...], block: int) -> tuple[int, ...]:
@@ -169,6 +177,8 @@ def order_of(text: str) -> Order:
         return Identity()
     if text == "gathered":
         return Gathered()
+    if text == "grouped":
+        return Grouped()
     try:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)

@@ -14,7 +14,8 @@ from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS, Branch, Term, slot_index
 from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
 from patterndsl.plan.digits import Places, names, over_coordinates
-from patterndsl.plan.orders import Columns, Gathered, Identity, Order
+from patterndsl.plan.grouping import grouping_of
+from patterndsl.plan.orders import Columns, Gathered, Grouped, Identity, Order
 from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import IDENTITY, Layout, Part, RowGroup, Segment, Source
 from patterndsl.plan.rows import group_rows
@@ -47,6 +48,8 @@ def part_in(branch: Branch, order: Order, axis: Axis, n: int, block_k: int) -> P
         raise ValueError(f"the order {order} is for tokens, and queries of known positions")
     if TOKENS not in branch:
         return Part(IDENTITY, (), (), axis.block)
+    if isinstance(order, Grouped):
+        return _grouped(branch[TOKENS], axis, n, block_k)
     bound = bind(branch[TOKENS], TOKENS, axis, n, n)
     if isinstance(order, Gathered):
         table = chunk_table(bound, axis, n, 1, block_k, TOKEN_TABLE, "k")
@@ -64,6 +67,18 @@ def part_in(branch: Branch, order: Order, axis: Axis, n: int, block_k: int) -> P
 
 
 TOKEN_TABLE = "the table of tokens"
+
+
+def _grouped(term: Term, axis: Axis, n: int, block_k: int) -> Part:
+    found = grouping_of(term.keep, n)
+    if found is None:
+        raise ValueError(f"no groups of tokens in {term.keep}")
+    grouping, rest = found
+    bound = bind(Term(rest, term.count), TOKENS, axis, n, n)
+    if bound.keep is FALSE:
+        return Part(IDENTITY, (), (), axis.block)
+    block_k = min(block_k, grouping.size or block_k)
+    return Part(Layout("grouped"), (Source(TOKENS, bound, n),), (), axis.block, grouping, block_k)
 
 
 def _as_they_come(branch: Branch, axis: Axis, n: int, block_k: int) -> Part:

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Fact, Node, Pool
 from patterndsl.ir.normal import Term
 from patterndsl.plan.periodic import Periodic
@@ -129,14 +130,39 @@ def _inverse(order: Int32) -> Int32:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Groups of tokens, of which each query names some at run time (`plan.grouping`).
+
+    The i-th of ``choices`` groups that a query looks at is ``fact[row, index]``, where ``row`` is over ``q``
+    and ``index`` over ``i``; a group that it names twice counts once, and a number that no group has is none.
+    ``key``: over ``k``, the group of a token, 0 … ``groups`` − 1. ``size``: group g is the tokens from g ·
+    size on; None where which they are is known at run time only.
+    """
+
+    fact: Fact
+    row: Expr
+    index: Expr
+    choices: int
+    key: Expr
+    groups: int
+    size: int | None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Disjoint from its siblings: no (query, slot) pair is in two. ``block_q``: queries in a tile."""
+    """Disjoint from its siblings: no (query, slot) pair is in two. ``block_q``: queries in a tile.
+
+    ``grouping``: there are no ``rows`` then, and one source, the tokens; of a query and a token in a group
+    that the query named, its term says whether they are kept. Groups are met ``block_k`` tokens at a time.
+    """
 
     layout: Layout
     sources: tuple[Source, ...]
     rows: tuple[RowGroup, ...]
     block_q: int
+    grouping: Grouping | None = None
+    block_k: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from patterndsl.ir.normal import TOKENS
+from patterndsl.plan import grouping
 from patterndsl.plan.plan import (
     Alternative,
     Decision,
+    Grouping,
     HeadGroup,
     Part,
     PartChoice,
@@ -40,6 +42,13 @@ def _segments(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Segment]]:
                         yield group, part, segment
 
 
+def _grouped(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Grouping]]:
+    for group in plan.groups:
+        for part in (p for b in group.branches for p in b.parts):
+            if part.grouping is not None:
+                yield group, part, part.grouping
+
+
 def plan_stats(plan: Plan) -> PlanStats:
     """Counts over all heads; tables are counted once for heads that share them."""
     by_level: dict[int, int] = {}
@@ -54,6 +63,10 @@ def plan_stats(plan: Plan) -> PlanStats:
         partial += heads * int(before[real].sum())
         full += heads * int((real - before[real]).sum())
         table_bytes += segment.starts_by_row.nbytes + segment.counts_by_row.nbytes
+    for group, part, g in _grouped(plan):
+        computed = grouping.pairs(g, plan.n, plan.n_q, part.block_q, part.block_k)
+        by_level[0] = by_level.get(0, 0) + len(group.heads) * computed
+        partial += len(group.heads) * computed // (part.block_q * part.block_k)
     row_groups = [g for h in plan.groups for b in h.branches for p in b.parts for g in p.rows]
     return PlanStats(
         computed=sum(by_level.values()),
@@ -72,6 +85,10 @@ def reads(plan: Plan) -> tuple[int, int]:
         slots = len(group.heads) * slots_visited(segment)
         keys += slots
         queries += slots * part.block_q // (segment.block if segment.block > 1 else plan.block_k)
+    for group, part, g in _grouped(plan):
+        computed = len(group.heads) * grouping.pairs(g, plan.n, plan.n_q, part.block_q, part.block_k)
+        keys += computed // part.block_q
+        queries += computed // part.block_k
     return keys, queries
 
 
@@ -151,6 +168,8 @@ def _part(part: Part) -> list[str]:
         what = "tokens" if s.pool is TOKENS else f"level {s.pool.level}, summaries of {s.pool.size} tokens"
         counted = "" if s.term.count is None else f", counted {s.term.count}"
         lines.append(f"  source {i}: {what}, {s.slots:,} slots, kept where {s.term.keep}{counted}")
+    if part.grouping is not None:
+        return [*lines, f"  {grouping.description(part.grouping)}, {part.block_k} at a time"]
     if not part.rows:
         lines.append("  keeps nothing")
     for rows in part.rows:

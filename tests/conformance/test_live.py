@@ -70,7 +70,7 @@ def test_blocks_left(text: str, tight: bool, n: int, n_q: int, offset: int | Non
     kept = np.broadcast_to(counts > 0, (1, heads, n_q, n)).any(axis=(0, 1))
     packing = pack_heads(tuple(range(heads)), heads, heads)
     run = Runtime(jnp.int32(first), None, inputs, tuple(packing.fact(facts[f]) for f in plan.facts))
-    (part,) = prepare(plan.groups[0].branches[0], n, n_q)
+    (part,) = (prepare(p, n, n_q) for p in plan.groups[0].branches[0].parts)
     settings = Settings(n, 1.0, None, plan.facts)
     extremes = known(settings, part, run)
     fewer = 0

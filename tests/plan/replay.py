@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from patterndsl.ir.evaluate import evaluate
-from patterndsl.ir.nodes import Pool
+from patterndsl.ir.nodes import Pool, fact
 from patterndsl.ir.normal import TOKENS
-from patterndsl.plan.plan import HeadGroup, Part, Plan, RowGroup, Segment, Source
+from patterndsl.plan.plan import Grouping, HeadGroup, Part, Plan, RowGroup, Segment, Source
 
 
 def replay(
@@ -25,6 +25,10 @@ def replay(
         visited = {s.pool: np.zeros((plan.n_q, s.pool.chunks(plan.n)), np.int32) for s in part.sources}
         q = np.arange(plan.n_q) + offset
         held = [_held(s, q, plan.n, inputs or {}) for s in part.sources]
+        if part.grouping is not None:
+            assert not part.rows and [s.pool for s in part.sources] == [TOKENS]
+            counts = found.setdefault(TOKENS, np.zeros((plan.n_q, plan.n), np.int32))
+            counts += held[0] * _meet(part.grouping, q, plan.n, inputs or {})
         seen: set[int] = set()
         for rows in part.rows:
             assert seen.isdisjoint(rows.tiles.tolist()), "a tile is in two groups"
@@ -33,6 +37,18 @@ def replay(
         for pool, times in visited.items():
             assert times.max(initial=0) <= 1, f"a pair of {pool} is visited twice"
     return found
+
+
+def _meet(g: Grouping, q: np.ndarray, n: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether each query named the group of each key, [n_q, n]."""
+    groups = np.broadcast_to(evaluate(g.key, {"k": np.arange(n)}, inputs), n)
+    assert groups.min() >= 0
+    named = fact(g.fact.pattern, g.fact.name, g.row, g.index)
+    chosen = np.broadcast_to(
+        evaluate(named, {"q": q[:, None], "i": np.arange(g.choices)}, inputs), (len(q), g.choices)
+    )
+    chosen = np.where(chosen < g.groups, chosen, -1)
+    return (chosen[:, :, None] == groups).any(axis=1)
 
 
 def _queries(part: Part, n_q: int) -> np.ndarray:

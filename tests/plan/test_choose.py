@@ -96,6 +96,9 @@ def test_every_forced_way_on_grids(case: tuple[int, Node], width: int) -> None:
         pytest.param(
             "mix(local(4) | global([0, 5]), causal & (logsparse | strided(7)))", marks=pytest.mark.slow
         ),
+        pytest.param(
+            "causal & (select(2, 8, among=causal - chunked(8)) | lsh(4, rounds=2))", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_every_forced_way_computes_the_reference(text: str) -> None:
