@@ -234,7 +234,8 @@ EXAMPLES = sorted({text for cls in builtins().values() for text in cls.examples}
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_every_builtin_in_the_orders_that_it_names(text: str) -> None:
     n = 256 if "[4, 8, 8]" in text else 64
-    node = at_length(pd.parse(f"input doc: token\npattern main = causal & {text}").module.main, n)
+    declared = "input doc: token\ninput mu: centroids\n"
+    node = at_length(pd.parse(f"{declared}pattern main = causal & {text}").module.main, n)
     if node.holds_summaries:
         return
     named = [order for p in walk(node) for order in getattr(p, "layouts", lambda n: ())(n)]
