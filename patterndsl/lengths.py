@@ -75,6 +75,10 @@ class Bucketed:
         """
         import numpy as np
 
+        if arguments.get("state") is not None:
+            reason = "what is added to fill a bucket would become a part of the stream"
+            advice = "call the attention function itself: it is compiled for each length of a piece"
+            raise SpecError(BadCall(argument="state", reason=reason, advice=advice))
         n_q, n = (np.shape(x)[-3] if np.ndim(x) >= 3 else 0 for x in (q, k))
         if not n_q or not n or np.shape(v)[-3:-2] != (n,):  # nothing to pad, or wrong, as it will say
             more = {"bias": bias, "q_offset": q_offset, "kv_lengths": kv_lengths, "gates": gates}

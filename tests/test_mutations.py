@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import patterndsl as pd
+from patterndsl import horizon
 from patterndsl.analysis import quadtree
 from patterndsl.backends import reference
 from patterndsl.backends.xla import logits
@@ -55,6 +56,13 @@ def reference_is_jax() -> None:
     reference._run.clear_cache()
     q, k, v = arrays(9, 9)
     np.testing.assert_allclose(pd.reference("causal", q, k, v), theirs(q, k, v, is_causal=True), atol=2e-5)
+
+
+def streams_miss_nothing() -> None:
+    from tests.test_stream import assert_nothing_is_missed
+
+    horizon._of_nodes.cache_clear()
+    assert_nothing_is_missed(pd.parse("causal & segment_memory(4, 3)"))
 
 
 def passes_keep_the_meaning() -> None:
@@ -151,6 +159,11 @@ def no_parentheses(patch: Patch) -> None:
     patch.setattr(text, "_node_at", lambda p, level: text._node(p)[0])
 
 
+def the_furthest_key_is_forgotten(patch: Patch) -> None:
+    greatest = sets.greatest
+    patch.setattr(sets, "greatest", lambda *args: greatest(*args) - 4)
+
+
 FAULTS: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
     (wider_window, mask_is_the_oracle),
     (a_level_is_missing, each_token_is_seen_once),
@@ -164,6 +177,7 @@ FAULTS: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
     (division_loses_its_sign, sets_are_masks),
     (one_class_of_tiles, counts_are_dense),
     (no_parentheses, text_reads_back),
+    (the_furthest_key_is_forgotten, streams_miss_nothing),
 ]
 
 
@@ -177,6 +191,7 @@ def test_the_oracle_catches_the_fault(
         with pytest.raises((AssertionError, pd.SpecError)):
             check()
     build.forget_plans()
+    horizon._of_nodes.cache_clear()
 
 
 def test_a_golden_file_is_compared(golden: Any, tmp_path: Any, request: pytest.FixtureRequest) -> None:
