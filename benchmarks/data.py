@@ -26,7 +26,9 @@ SPECS = {
     "select, by block of queries": 'select(8, 64, per="block")',
     "select, by query": "select(8, 64)",
     "MoBA": "causal & (select(7, 64, among=causal - chunked(64)) | chunked(64))",
-    "LSH": "causal & (lsh(512, rounds=1) | self)",
+    "LSH": "lsh(64)",
+    "LSH, causal, two rounds": "causal & (lsh(64, rounds=2) | self)",
+    "LSH, many buckets": "causal & (lsh(512) | self)",
 }
 
 
