@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from patterndsl.api import Attention
 
 TOKENS = -3  # the axis of tokens
+UNKNOWN = 2  # what a pair costs where its query's place is not known, as each is tested ÷ what it costs else
 WORTH = 0.8  # pairs of the second program ÷ those of the first, from which it is worth compiling
 
 
@@ -123,7 +124,7 @@ class _Programs:
 
 def _programs(attention: Attention, horizon: Horizon, heads: int, tokens: int) -> _Programs:
     size = horizon.size + tokens
-    alone = tokens * size * heads
+    alone = UNKNOWN * tokens * size * heads
     everywhere = attention.plan(size, num_heads=heads).stats().computed
     # Pieces of whole periods keep their place among these; others start at any.
     aligned = tokens % horizon.period == 0

@@ -20,10 +20,8 @@ from common import machine, save, table
 
 SPECS = {
     "segment_memory(512, 512)": "causal & segment_memory(512, 512)",
-    "compressive(512, 512, 2048, 4)": (
-        "import compressive as c pattern main = c.compressive(512, 512, compressed=2048, rate=4)"
-    ),
     "local(508) | sinks(4)": "causal & (local(508) | sinks(4))",
+    "compressive(512, 512, 512, 4)": "import compressive as c pattern main = c.compressive(512, 512, 512, 4)",
 }
 MIB = 2**20
 
@@ -70,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lengths", default="65536,262144,1048576")
+    parser.add_argument("--specs", nargs="*", choices=SPECS, help="which of them; all, unless given")
     parser.add_argument("--piece", type=int, default=2048)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-dim", type=int, default=64)
@@ -80,26 +79,32 @@ def main(argv: list[str] | None = None) -> None:
         spec, n, whole = args.one
         print(json.dumps(measure(spec, int(n), whole == "whole", args.piece, args.heads, args.head_dim)))
         return
-    rows = []
     lengths = [int(n) for n in args.lengths.split(",")]
-    for spec, n, how in [
-        (s, n, how) for s in SPECS for n, how in [(min(lengths), "whole"), *((n, "pieces") for n in lengths)]
-    ]:
-        command = [sys.executable, __file__, "--one", SPECS[spec], str(n), how, "--piece", str(args.piece)]
-        command += ["--heads", str(args.heads), "--head-dim", str(args.head_dim)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        memory = [found[x] / MIB for x in ("peak", "temporary", "state")]
-        arrays = 4 * 4 * n * args.heads * args.head_dim / MIB
-        name = f"{spec}, {n}{' in one pass' if how == 'whole' else ''}"
-        rows.append([name, *memory, arrays, found["seconds"], round(n / found["seconds"])])
     header = ["spec, n", "peak MiB", "temporary MiB", "state MiB", "q k v out MiB", "seconds", "tokens/s"]
-    print(
-        f"pieces of {args.piece}, 1 × {args.heads} heads × {args.head_dim}, forward, float32; {machine()}\n"
-        + table(header, rows)
-    )
-    if args.save:
-        command = f"python benchmarks/stream.py --lengths {args.lengths} --piece {args.piece} --save"
-        save("stream", command, [dict(zip(header, r, strict=True)) for r in rows])
+    print(f"pieces of {args.piece}, 1 × {args.heads} heads × {args.head_dim}, forward, float32; {machine()}")
+    for spec in args.specs or SPECS:
+        rows = []
+        for n, how in [(min(lengths), "whole"), *((n, "pieces") for n in lengths)]:
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                SPECS[spec],
+                str(n),
+                how,
+                "--piece",
+                str(args.piece),
+            ]
+            command += ["--heads", str(args.heads), "--head-dim", str(args.head_dim)]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            memory = [found[x] / MIB for x in ("peak", "temporary", "state")]
+            arrays = 4 * 4 * n * args.heads * args.head_dim / MIB
+            name = f"{spec}, {n}{' in one pass' if how == 'whole' else ''}"
+            rows.append([name, *memory, arrays, found["seconds"], round(n / found["seconds"])])
+        print(table(header, rows), flush=True)
+        if args.save:
+            command_line = f"python benchmarks/stream.py --lengths {args.lengths} --piece {args.piece} --save"
+            save("stream", command_line, [dict(zip(header, r, strict=True)) for r in rows], key=header[0])
 
 
 if __name__ == "__main__":
