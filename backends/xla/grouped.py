@@ -56,8 +56,8 @@ def _three(x: jax.Array) -> jax.Array:
 
 
 def _differentiable(settings: Settings, part: GroupedPass) -> Callable[[GroupedFloats, Integers], Result]:
-    run_forward = fold(functools.partial(_forward, settings, part))
-    run_backward = fold(functools.partial(_backward, settings, part))
+    run_forward = fold(functools.partial(_forward, settings, part), lambda x, _: (x.q, x.q))
+    run_backward = fold(functools.partial(_backward, settings, part), lambda x, *_: x)
 
     @jax.custom_vjp
     def attend(x: GroupedFloats, integers: Integers) -> Result:

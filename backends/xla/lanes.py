@@ -70,17 +70,19 @@ def _one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
 
 
-def fold(f: Callable[..., Any]) -> Callable[..., Any]:
+def fold(f: Callable[..., Any], alike: Callable[..., Any]) -> Callable[..., Any]:
     """``f`` of trees of arrays, each with an axis of sequences in front (1 where they share it), whose
     results have that axis; under `vmap` what is mapped over becomes more sequences, so that loops over lanes
-    stay loops, not loops of all lanes at once."""
+    stay loops, not loops of all lanes at once. ``alike(*args)``: for each result the argument that has as
+    many sequences."""
     whole = custom_vmap(f)
 
     @whole.def_vmap
     def rule(size: int, mapped: Any, *args: Any) -> tuple[Any, Any]:
         flat, tree = jax.tree.flatten(args)
         which = jax.tree.leaves(mapped)
-        batch = max((x.shape[int(m)] for x, m in zip(flat, which, strict=True)), default=1)
+        own = [x.shape[int(m)] for x, m in zip(flat, which, strict=True)]
+        batch = max(own, default=1)
 
         def folded(x: jax.Array, m: bool) -> jax.Array:
             if not m and x.shape[0] == 1 and not jnp.issubdtype(x.dtype, jnp.floating):
@@ -89,11 +91,13 @@ def fold(f: Callable[..., Any]) -> Callable[..., Any]:
             wide = jnp.broadcast_to(wide, (size, batch, *wide.shape[2:]))
             return wide.reshape(size * batch, *wide.shape[2:])
 
+        def unfolded(x: jax.Array, sequences: Any) -> jax.Array:
+            x = x.reshape(size, batch, *x.shape[1:])
+            return jnp.sum(x, axis=1, keepdims=True) if _one(sequences) and not _one(batch) else x
+
         more = [folded(x, m) for x, m in zip(flat, which, strict=True)]
-        result = fold(f)(*jax.tree.unflatten(tree, more))
-        return (
-            jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), result),
-            jax.tree.map(lambda _: True, result),
-        )
+        result = fold(f, alike)(*jax.tree.unflatten(tree, more))
+        sequences = alike(*jax.tree.unflatten(tree, own))
+        return jax.tree.map(unfolded, result, sequences), jax.tree.map(lambda _: True, result)
 
     return whole

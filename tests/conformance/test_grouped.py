@@ -123,12 +123,14 @@ def test_all_arguments_at_once(text: str, shared: bool) -> None:
     )  # fmt: skip
 
 
-def test_vmap_of_gradients() -> None:
-    """What is mapped over becomes more sequences; what is not has a gradient for each all the same."""
+@pytest.mark.parametrize("heads", [2, pytest.param(1, marks=SLOW)])
+def test_vmap_of_gradients(heads: int) -> None:
+    """What is mapped over becomes more sequences; what is not has a gradient for each all the same, also
+    where the sequences of a batch share it."""
     attention = grouped("causal & lsh(4)", 30, 30, (8, 8))
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.standard_normal((3, 2, 30, h, 8)), jnp.float32) for h in (2, 1, 1))
-    bias = jnp.asarray(rng.standard_normal((1, 1, 30, 30)), jnp.float32)
+    bias = jnp.asarray(rng.standard_normal((1, heads, 30, 30)), jnp.float32)
 
     def total(run: Any) -> Any:
         def f(q: Any, k: Any, bias: Any) -> Any:
