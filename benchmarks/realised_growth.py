@@ -1,13 +1,13 @@
-"""Is the declared growth the one that is paid? Measured time against n, for each of the library's patterns.
+"""Is the declared growth the one that is paid? Measured time against n, for the library's patterns.
 
     python benchmarks/realised_growth.py [--only NAME …] [--save]
 
-Each pattern of `grammar/lib` runs at growing n (float32, head size 32). The exponent of time is the slope of
-a least-squares line through log time against log n; the declared one that of the class named by `analyze`
-over the same lengths (n log n has a slope a little above 1). Patterns of a linear class go to 1M tokens, most
-others to 64k, quadratic ones to 32k; parameters are small, and some patterns have more heads, so that the
-class shows at the first length. A class that is an upper bound only (O, for data that decides) may be beaten,
-not exceeded.
+Each pattern of `grammar/lib` that is not chosen from q and k, and has no grid of one size, runs at growing n
+(float32, head size 32), and `recursive`. The exponent of time is the slope of a least-squares line through
+log time against log n; the declared one that of the class named by `analyze` over the same lengths (n log n
+has a slope a little above 1). Patterns of a linear class go to 1M tokens, most others to 64k, quadratic ones
+to 32k; parameters are small, and some patterns have more heads, so that the class shows at the first length.
+A class that is an upper bound only (O, for data that decides) may be beaten, not exceeded.
 """
 
 from __future__ import annotations
@@ -53,20 +53,28 @@ CASES = {
     "axial": Case((2**16, 2**18, 2**20), main=f"p.own_row({SIDES}) | p.own_column({SIDES})"),
     "bigbird": Case(LINEAR[:3], {"block": 64, "random_blocks": 2}),
     "block_diffusion": Case(SQUARE),
+    "combiner": Case(MIDDLE, main="p.combiner(ceil(sqrt(n)))", heads=4),
+    "compressive": Case(LINEAR, {"segment": 128, "memory": 128, "compressed": 64}),
     "document_causal": Case(SQUARE),
+    "etc": Case(LINEAR[:3], {"globals": 16, "radius": 32}),
     "gemma3": Case(LINEAR, {"window": 128}),
     "gpt_oss": Case(LINEAR, layer=0),
     "h_transformer": Case(LINEAR, heads=4),
     "llama4_chunked": Case(LINEAR, {"size": 256}),
     "logsparse": Case(MIDDLE, heads=4),
+    "longt5": Case(LARGE, {"radius": 15, "block": 4}),
     "longformer": Case(LINEAR[:3], {"window": 128}),
     "longnet": Case(LINEAR[:3], {"segment_1": 128, "segment_2": 256}),
     "mistral": Case(LINEAR, {"window": 128}),
     "natten2d": Case(LINEAR, main=f"p.natten2d({SIDES})"),
     "prefix_lm": Case(SQUARE),
+    "radial": Case(SQUARE, main="p.radial(ceil(n / 16))"),
+    "recursive": Case(LINEAR, main="recursive(64)", heads=4),
     "sparse_transformer_fixed": Case(LARGE, {"block": 16, "summary": 8}),
     "sparse_transformer_strided": Case((2**15, 2**16, 2**17, 2**18), {"stride": 8}),
+    "star": Case(LINEAR[:3]),
     "streaming_llm": Case(LINEAR, {"window": 128}),
+    "swin": Case(LINEAR, main=f"p.plain({SIDES}, window=8)"),
     "transformer_xl": Case(LINEAR, {"segment": 128, "memory": 128}),
 }
 
@@ -86,9 +94,11 @@ def slope(lengths: tuple[int, ...], values: list[float]) -> float:
 
 def measure(name: str, case: Case) -> list[Any]:
     """The row of one pattern."""
-    spec = pd.load(LIBRARY / f"{name}.attn")
-    if case.main is not None:
-        spec = pd.parse(f"import {name} as p\npattern main = {case.main}")
+    file = LIBRARY / f"{name}.attn"
+    if case.main is None:
+        spec = pd.load(file)
+    else:
+        spec = pd.parse(f"{f'import {name} as p' if file.exists() else ''}\npattern main = {case.main}")
     attention = pd.compile(spec, params=case.params, layer=case.layer)
     times = quickest([runner(attention, n, case.heads, spec.inputs) for n in case.lengths])
     measured = ", ".join(f"{n:,}: {t:.4g} s" for n, t in zip(case.lengths, times, strict=True))
