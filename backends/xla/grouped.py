@@ -75,8 +75,8 @@ def _differentiable(settings: Settings, part: GroupedPass) -> Callable[[GroupedF
 
 
 class Tile(NamedTuple):
-    """Queries that meet one group: ``rows`` [block_q] among all queries of all lanes, and one past them where
-    there is none; ``at`` the same, within bounds; ``positions`` [block_q]."""
+    """Queries that meet one group: ``rows`` [block_q] among all queries of all lanes, and past them where there
+    is none; ``at`` the same, within bounds; ``positions`` [block_q]."""
 
     rows: jax.Array
     at: jax.Array
@@ -148,7 +148,7 @@ class _Loop:
         real = (jnp.arange(size) < count) & (here < n_q)
         index = jnp.where(real, here, 0)
         at = lane.number * n_q + index
-        rows = jnp.where(real, at, self.total * n_q)
+        rows = jnp.where(real, at, self.total * n_q + jnp.arange(size))  # each index once
         return Tile(rows, at, lane.read(self.integers.q_offset) + index)
 
     def blocks(

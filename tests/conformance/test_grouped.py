@@ -85,7 +85,7 @@ def compare(
     "text",
     [
         MOBA,
-        REFORMER,
+        pytest.param(REFORMER, marks=SLOW),
         pytest.param("select(20, 2)", marks=SLOW),
         pytest.param("select(3, 16) + local(3)", marks=SLOW),
         pytest.param('causal & select(2, 8, per="block", by="max") | sinks(2)', marks=SLOW),
@@ -107,13 +107,14 @@ def test_attention_is_the_reference(text: str) -> None:
         pytest.param({"n": 150, "blocks": (16, 4)}, marks=SLOW),
     ],
 )
-@pytest.mark.parametrize("text", ["select(2, 8) | local(2)", "lsh(4)"])
+@pytest.mark.parametrize("text", ["lsh(4)", pytest.param("select(2, 8) | local(2)", marks=SLOW)])
 def test_shapes(text: str, shape: dict[str, Any]) -> None:
     compare(text, **shape)
 
 
-@pytest.mark.parametrize("text", [MOBA, pytest.param("causal & lsh(4)", marks=SLOW)])
-@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("text", [MOBA, "causal & lsh(4)"])
+@pytest.mark.parametrize("shared", [False, True])
 def test_all_arguments_at_once(text: str, shared: bool) -> None:
     rng = np.random.default_rng(3)
     bias = jnp.asarray(rng.standard_normal((1, 1, 53, 53) if shared else (2, 4, 53, 53)), jnp.float32)
@@ -194,6 +195,7 @@ def test_schedule(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == len(set(seen)) and set(seen) == want
 
 
+@SLOW
 def test_memory_is_linear_in_the_length() -> None:
     """Four times the length takes about four times the temporary memory, forward and backward."""
 
