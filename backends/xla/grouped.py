@@ -75,8 +75,8 @@ def _differentiable(settings: Settings, part: GroupedPass) -> Callable[[GroupedF
 
 
 class Tile(NamedTuple):
-    """Queries that meet one group: ``rows`` [block_q] among all queries of all lanes, and past them where there
-    is none; ``at`` the same, within bounds; ``positions`` [block_q]."""
+    """Queries that meet one group: ``rows`` [block_q] among all queries of all lanes, and past them where
+    there is none; ``at`` the same, within bounds; ``positions`` [block_q]."""
 
     rows: jax.Array
     at: jax.Array
