@@ -18,7 +18,7 @@ from patterndsl.ir.nodes import Fact, fact
 from patterndsl.ir.normal import TOKENS, Term
 from patterndsl.ir.resolve import at_length
 from patterndsl.patterns import builtins
-from patterndsl.plan import build, choose
+from patterndsl.plan import build, choose, rows
 from patterndsl.plan.choose import GROUPED, Shape, in_tiles, structures
 from patterndsl.plan.cost import Workload
 from patterndsl.plan.plan import Grouping, Source
@@ -32,6 +32,7 @@ REFORMER = "causal & (lsh(8, rounds=2, seed=3) | self)"
 @pytest.fixture(autouse=True)
 def no_query_is_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "FEW_QUERIES", 1)
+    build.forget_plans()
 
 
 def grouped(text: str, n: int, n_q: int, blocks: tuple[int, int]) -> pd.Attention:
@@ -143,6 +144,27 @@ def test_vmap_of_gradients(heads: int) -> None:
     for x, y in zip(got, want, strict=True):
         assert x.shape == y.shape
         np.testing.assert_allclose(x, y, atol=3e-5)
+
+
+@pytest.mark.parametrize("long_rows", [False, True])
+def test_second_derivatives_are_refused_in_words(long_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if long_rows:
+        monkeypatch.setattr(rows, "ONE_SHOT", 16)
+        monkeypatch.setattr(rows, "STEP", 8)
+        build.forget_plans()
+        attention = pd.compile("causal", backend="xla", block_sizes=(8, 8))
+    else:
+        attention = grouped("select(2, 8)", 24, 24, (8, 8))
+    x = jnp.ones((24, 1, 8))
+
+    def slope(q: Any) -> Any:
+        return jnp.sum(jax.grad(lambda q: jnp.sum(jnp.sin(attention(q, x, x))))(q))
+
+    assert slope(x).shape == ()
+    for second in (jax.grad(slope), jax.jacfwd(slope)):
+        with pytest.raises(pd.SpecError, match="no second derivatives") as caught:
+            second(x)
+        assert caught.value.codes == ("E501",)
 
 
 def test_batch_of_a_size_known_late() -> None:
