@@ -62,7 +62,7 @@ def check(plan: Plan, offset: int, inputs: dict[str, np.ndarray] | None = None) 
 
 
 def _spec(text: str) -> Spec:
-    return pd.parse(f"input doc: token\npattern main = {text}")
+    return pd.parse(f"input doc: token\ninput mu: centroids\npattern main = {text}")
 
 
 # -- random patterns -------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def test_random_grids_fit_their_length(grid) -> None:
 def test_every_builtin_is_drawn() -> None:
     drawn: set[str] = set()
 
-    @settings(max_examples=400, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=800, deadline=None, database=None, derandomize=True)
     @given(nodes(2, choice=True), grids())
     def draw(node, grid) -> None:
         drawn.update(p.name for p in (*walk(node), grid[1]) if isinstance(p, Pattern))
