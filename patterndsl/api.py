@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import BadCall, UnknownBackend, UnsupportedByBackend
 from patterndsl.ir import resolve
-from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Heads, Module, Node
 from patterndsl.ir.normal import walk
 from patterndsl.ir.ranges import computed_inputs
@@ -322,17 +321,9 @@ def head_nodes(module: Module, n: int, num_heads: int) -> tuple[tuple[tuple[int,
 
 def differs_by_head(node: Node) -> bool:
     """Whether heads may have different patterns."""
-    names: set[str] = set()
-
-    def note(e: Expr) -> Expr:
-        names.update(e.names())
-        return e
-
-    for p in walk(node):
-        if isinstance(p, Heads):
-            return True
-        p.rebuild(lambda child: child, note)
-    return bool(names & {"h", "num_heads"})
+    if any(isinstance(p, Heads) for p in walk(node)):
+        return True
+    return bool(resolve.names(node) & {"h", "num_heads"})
 
 
 def check_heads(num_heads: int) -> None:

@@ -116,11 +116,15 @@ class Spec:
         layer: int = 0,
     ) -> Node:
         """The pattern tree of one head of one layer at a length, every number known. Raises SpecError."""
+        from patterndsl.diagnostics import BadCall, SpecError
         from patterndsl.ir import resolve
 
         check_positive("n", n)
         module = resolve.inline(resolve.set_params(self.module, params))
         node = resolve.pick_head(resolve.pick_layer(module.main, layer), head, num_heads)
+        if num_heads is None and "num_heads" in resolve.names(node):
+            reason = "the spec reads the number of heads, which is not known here"
+            raise SpecError(BadCall(argument="num_heads", reason=reason, advice="pass `num_heads=…`"))
         return resolve.at_length(node, n, module.spans)
 
     def slots(

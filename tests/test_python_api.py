@@ -130,3 +130,11 @@ def test_an_input_is_of_one_kind() -> None:
         routed | pd.where(lambda q, k: mu[q].eq(mu[k]))
     with pytest.raises(SpecError, match="of kind `token`, found an input of kind `centroids`"):
         pd.parse("cluster(3, 6, centroids=mu) & same(mu)")
+
+
+def test_the_number_of_heads_is_asked_for() -> None:
+    spec = pd.parse("where(q, k: k % num_heads == h)")
+    with pytest.raises(SpecError, match="number of heads") as caught:
+        spec.mask(4)
+    assert caught.value.codes == ("E401",)
+    assert spec.mask(4, head=1, num_heads=2).tolist() == [[False, True] * 2] * 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ from patterndsl.backends.xla.forward import forward
 from patterndsl.backends.xla.grouped import GroupedFloats, attend_grouped
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
-from patterndsl.backends.xla.once import once
 from patterndsl.backends.xla.order import Result, merge, pad
 from patterndsl.backends.xla.schedule import GroupedPass, prepare_grouped
 from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
@@ -234,23 +232,18 @@ class _Made:
 
 def _differentiable(settings: Settings, part: Pass) -> PartFunction:
     """A part with its block-sparse backward pass."""
-    for_gradients: Callable[..., Any] = functools.partial(forward, settings, part)
-    gradients: Callable[..., Any] = functools.partial(backward, settings, part)
-    if any(rows.looped for rows in part.rows):
-        why = "patterns whose rows are so long that they are looped over"
-        for_gradients, gradients = once(for_gradients, why), once(gradients, why)
 
     @jax.custom_vjp
     def attend(x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
         return forward(settings, part, x, run)
 
     def save(x: Floats, run: Runtime) -> tuple[tuple[jax.Array, jax.Array], Any]:
-        out, lse = for_gradients(x, run)
+        out, lse = forward(settings, part, x, run)
         return (out, lse), (x, run, out, lse)
 
     def pull(saved: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[Floats, None]:
         x, run, out, lse = saved
-        return gradients(x, run, out, lse, *cotangents), None
+        return backward(settings, part, x, run, out, lse, *cotangents), None
 
     attend.defvjp(save, pull)
     return attend

@@ -2,7 +2,7 @@
 
 The (query, choice) pairs are sorted by group. One loop then goes over the groups that some query named, in
 tiles of these queries: a tile is gathered, meets the keys of its group block by block, and takes the softmax
-of its queries further, or adds to their gradients. Memory is that of the operands, whatever was chosen.
+of its queries further, or adds to their gradients. Memory is that of the operands and of the choice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from jax import lax
 
 from patterndsl.backends.xla.lanes import Lane, fold
 from patterndsl.backends.xla.logits import Runtime, Settings, accumulator
-from patterndsl.backends.xla.once import once
 from patterndsl.backends.xla.order import pad
 from patterndsl.backends.xla.schedule import GroupedPass, Integers, schedule
 from patterndsl.ir.evaluate import evaluate
@@ -59,19 +58,17 @@ def _three(x: jax.Array) -> jax.Array:
 def _differentiable(settings: Settings, part: GroupedPass) -> Callable[[GroupedFloats, Integers], Result]:
     run_forward = fold(functools.partial(_forward, settings, part), lambda x, _: (x.q, x.q))
     run_backward = fold(functools.partial(_backward, settings, part), lambda x, *_: x)
-    why = "what is chosen from q and k, where queries that chose alike are brought together"
-    for_gradients, gradients = once(run_forward, why), once(run_backward, why)
 
     @jax.custom_vjp
     def attend(x: GroupedFloats, integers: Integers) -> Result:
         return run_forward(x, integers)  # type: ignore[no-any-return]
 
     def save(x: GroupedFloats, integers: Integers) -> tuple[Result, Any]:
-        out, lse = for_gradients(x, integers)
+        out, lse = run_forward(x, integers)
         return (out, lse), (x, integers, out, lse)
 
     def pull(saved: Any, cotangents: Result) -> tuple[GroupedFloats, None]:
-        return gradients(*saved, *cotangents), None
+        return run_backward(*saved, *cotangents), None
 
     attend.defvjp(save, pull)
     return attend

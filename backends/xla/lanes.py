@@ -6,6 +6,7 @@ what is there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def fold(f: Callable[..., Any], alike: Callable[..., Any]) -> Callable[..., Any]
     """``f`` of trees of arrays, each with an axis of sequences in front (1 where they share it), whose
     results have that axis; under `vmap` what is mapped over becomes more sequences, so that loops over lanes
     stay loops, not loops of all lanes at once. ``alike(*args)``: for each result the argument that has as
-    many sequences."""
+    many sequences. Derivatives are those of ``f``."""
     whole = custom_vmap(f)
 
     @whole.def_vmap
@@ -100,4 +101,7 @@ def fold(f: Callable[..., Any], alike: Callable[..., Any]) -> Callable[..., Any]
         sequences = alike(*jax.tree.unflatten(tree, own))
         return jax.tree.map(unfolded, result, sequences), jax.tree.map(lambda _: True, result)
 
-    return whole
+    differentiable = jax.custom_jvp(whole)
+    # The derivative of a `custom_vmap` asks that operands and tangents be mapped over alike.
+    differentiable.defjvp(functools.partial(jax.jvp, f))
+    return differentiable

@@ -124,6 +124,18 @@ def pick_head(node: Node, head: int, num_heads: int | None) -> Node:
     return transform(node, change, lambda e: e.subs(env))
 
 
+def names(node: Node) -> frozenset[str]:
+    """The variables that the numbers and predicates of a pattern read: ``h``, ``num_heads``, ``n`` …"""
+    found: set[str] = set()
+
+    def note(e: Expr) -> Expr:
+        found.update(e.names())
+        return e
+
+    transform(node, lambda p: p, note)
+    return frozenset(found)
+
+
 def _named(p: Heads | Layers) -> int:
     """How many heads or layers the cases name (0 where they are open-ended)."""
     stops = [r.stop for r in p.ranges]

@@ -76,12 +76,12 @@ class Lsh(Pattern):
             return by_slices(vectors.shape[1], work, some)
 
         batch, n_q, groups, per_group, head_dim = x.q.shape
-        queries = hashed(x.q.reshape(batch, n_q, groups * per_group, head_dim))
+        queries = hashed(x.unscaled.reshape(batch, n_q, groups * per_group, head_dim))
         keys = jnp.repeat(hashed(x.k), per_group, axis=1)
         return {"queries": FactArray(queries, x.q_offset), "keys": FactArray(keys)}
 
     def largest(self, name: str) -> int:
-        return int(self.buckets)
+        return int(self.buckets) - 1
 
     def refuse_beyond_memory(self, head_dim: int) -> None:
         """Raise `SpecError` where the matrices are too large."""

@@ -22,8 +22,8 @@ from patterndsl.plan.plan import Plan
         ("select(20, 1)", 20, 100, 1),
         ('select(3, 8, per="block")', 3, 13, 8),
         ("causal & select(2, 8)", 2, 13, 8),
-        ("lsh(6)", 1, 7, None),
-        ("local(9) & lsh(6)", 1, 7, None),
+        ("lsh(6)", 1, 6, None),
+        ("local(9) & lsh(6)", 1, 6, None),
     ],
 )
 def test_groups(text: str, choices: int, groups: int, size: int | None) -> None:
