@@ -136,5 +136,5 @@ def test_the_number_of_heads_is_asked_for() -> None:
     spec = pd.parse("where(q, k: k % num_heads == h)")
     with pytest.raises(SpecError, match="number of heads") as caught:
         spec.mask(4)
-    assert caught.value.codes == ("E401",)
+    assert caught.value.codes == ("E405",)
     assert spec.mask(4, head=1, num_heads=2).tolist() == [[False, True] * 2] * 4
