@@ -66,6 +66,8 @@ def runs(text: str, n: int, heads: int, backend: str, repeats: int) -> list[tupl
         (what, seconds(plan_work(plan, tuner.workload), rates), ready(attention, arrays, more))
         for what, attention, plan in tuner.every(SIZES)
     ]
+    if not ways:
+        sys.exit(f"the backend {backend} cannot run {text}: `patterndsl analyze` says why")
     measured = quickest([call for *_, call in ways], repeats)  # in turns: a slow phase is no way's own
     return [(what, predicted, took) for (what, predicted, _), took in zip(ways, measured, strict=True)]
 

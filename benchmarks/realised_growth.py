@@ -74,7 +74,7 @@ CASES = {
     "sparse_transformer_strided": Case((2**15, 2**16, 2**17, 2**18), {"stride": 8}),
     "star": Case(LINEAR[1:]),
     "streaming_llm": Case(LINEAR, {"window": 128}),
-    "swin": Case(LINEAR[1:], main=f"p.plain({SIDES}, window=8)"),
+    "swin": Case((2**18, 2**20, 2**22), main=f"p.plain({SIDES}, window=8)"),
     "transformer_xl": Case(LINEAR, {"segment": 128, "memory": 128}),
 }
 
