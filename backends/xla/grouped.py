@@ -1,8 +1,8 @@
-"""Parts with groups of keys, of which each query names some: forward and backward pass.
+"""Parts with groups of queries and keys: forward and backward pass.
 
-The (query, choice) pairs are sorted by group. One loop then goes over the groups that some query named, in
-tiles of these queries: a tile is gathered, meets the keys of its group block by block, and takes the softmax
-of its queries further, or adds to their gradients. Memory is that of the operands and of the choice.
+One loop goes over the groups that have both, in tiles of their queries: a tile is gathered, meets the keys of
+its group block by block, and takes the softmax of its queries further, or adds to their gradients. Memory is
+that of the operands and of the choice.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from jax import lax
 from patterndsl.backends.xla.lanes import Lane, fold
 from patterndsl.backends.xla.logits import Runtime, Settings, accumulator
 from patterndsl.backends.xla.order import pad
-from patterndsl.backends.xla.schedule import GroupedPass, Integers, schedule
+from patterndsl.backends.xla.schedule import GroupedPass, Integers, earlier, schedule
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import TRUE
-from patterndsl.plan.grouping import before
+from patterndsl.plan.grouping import before, most_keys
+from patterndsl.plan.plan import Membership
 
 
 class GroupedFloats(NamedTuple):
@@ -84,8 +85,8 @@ class Tile(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Keys that a tile meets at once: ``first`` the place of the first, and for each its position [block_k]
-    and whether it is one."""
+    """Keys that a tile meets at once: ``first`` the place of the first, for each its position [block_k], and
+    whether a query meets it here, [block_q | 1, block_k]."""
 
     first: jax.Array
     positions: jax.Array
@@ -102,25 +103,39 @@ class _Loop:
         self.schedule = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), made)
         self.total = x.q.shape[0] * x.q.shape[1] * x.q.shape[2]
         self.q = x.q.reshape(-1, x.q.shape[-1])
+        self.many = isinstance(part.grouping, Membership)  # groups that a key may be in
+        ends = most_keys(part.grouping, part.n)
+        self.one_block = ends is not None and ends <= part.block_k
+        ordered = part.n if made.keys is None else made.keys.shape[-1]
+        self.places = ordered + part.block_k
         self.k, self.v = (self.keys(a) for a in (x.k, x.v))
         keep = part.source.term.keep
         self.before = before(keep)
 
     def keys(self, a: jax.Array) -> jax.Array:
         """Keys or values in the order in which groups have them, [B, K, 1 | G, places, H]."""
-        places = self.part.n + self.part.block_k
         if self.schedule.keys is None:
-            return pad(a, places, -2)
+            return pad(a, self.places, -2)
         order = self.schedule.keys.reshape(*self.lanes, -1)
         wide = jnp.broadcast_to(a, (*self.lanes, *a.shape[-2:]))
-        return pad(_each_lane(_gather)(wide, order), places, -2)
+        if self.many:
+            order = jnp.minimum(order, self.part.n - 1)
+        return pad(_each_lane(_gather)(wide, order), self.places, -2)
 
     def keys_back(self, d: jax.Array) -> jax.Array:
         """The gradient of `keys`."""
         if self.schedule.keys is not None:
             order = self.schedule.keys.reshape(*self.lanes, -1)
-            d = _each_lane(lambda d, i: _gather(d, jnp.argsort(i)))(d, order)
+            if self.many:
+                d = _each_lane(self.added)(d, order)
+            else:
+                d = _each_lane(lambda d, i: _gather(d, jnp.argsort(i)))(d, order)
         return jnp.sum(d[..., : self.part.n, :], axis=2, keepdims=True)
+
+    def added(self, d: jax.Array, order: jax.Array) -> jax.Array:
+        """To each key what is in its places."""
+        zero = jnp.zeros((self.part.n, d.shape[-1]), d.dtype)
+        return zero.at[order].add(d[: len(order)], mode="drop")
 
     def run(self, tile: Callable[[Lane, Tile, Callable[..., Any], Any], Any], carry: Any) -> Any:
         """``tile(lane, tile, blocks, carry)`` for each tile in turn, where ``blocks(step, c)`` calls
@@ -160,15 +175,17 @@ class _Loop:
         start, count = s.key_start[lane.number, g], s.key_count[lane.number, g]
         real = tile.rows < self.total * self.part.n_q
         last = jnp.max(jnp.where(real, tile.positions, -(2**31)))
+        new = self.new(lane, g, tile)
 
         def block(i: jax.Array) -> Block:
             first = start + i * size
             places = first + jnp.arange(size, dtype=jnp.int32)
             positions = places
             if s.keys is not None:
-                index = jnp.minimum(places, self.part.n - 1)
+                index = jnp.minimum(places, s.keys.shape[-1] - 1)
                 positions = s.keys[lane.number, index]
-            return Block(first, positions, places < start + count)
+            real = (places < start + count)[None]
+            return Block(first, positions, real & new(positions) if self.many else real)
 
         def more(state: tuple[jax.Array, Any]) -> jax.Array:
             i, _ = state
@@ -177,7 +194,7 @@ class _Loop:
                 return some
             first = start + i * size
             if s.keys is not None:
-                first = s.keys[lane.number, jnp.minimum(first, self.part.n - 1)]
+                first = s.keys[lane.number, jnp.minimum(first, s.keys.shape[-1] - 1)]
             before: jax.Array = some & (first <= last)
             return before
 
@@ -185,9 +202,25 @@ class _Loop:
             i, c = state
             return i + 1, step(block(i), c)
 
-        if self.part.grouping.size is not None and self.part.grouping.size <= size:
+        if self.one_block:
             return step(block(jnp.int32(0)), carry)
         return lax.while_loop(more, turn, (jnp.int32(0), carry))[1]
+
+    def new(self, lane: Lane, g: jax.Array, tile: Tile) -> Callable[[jax.Array], jax.Array]:
+        """Whether a query and the keys at positions meet in no group before ``g``, [block_q, block_k]."""
+        of_queries, of_keys = self.schedule.of_queries, self.schedule.of_keys
+        if of_queries is None or of_keys is None:
+            return lambda positions: jnp.array(True)
+        mine = of_queries[lane.number, tile.at - lane.number * self.part.n_q]
+        mine = mine & earlier(g, mine.shape[-1])
+
+        def of(positions: jax.Array) -> jax.Array:
+            theirs = of_keys[lane.number, jnp.minimum(positions, self.part.n - 1)]
+            both = [mine[:, None, w] & theirs[None, :, w] for w in range(mine.shape[-1])]
+            new: jax.Array = functools.reduce(jnp.bitwise_or, both) == 0
+            return new
+
+        return of
 
     def read_keys(self, lane: Lane, block: Block) -> tuple[jax.Array, jax.Array]:
         """The keys and values of a block."""
@@ -206,7 +239,7 @@ class _Loop:
             value = value - slope * jnp.abs(q - k).astype(value.dtype)
         if bias is not None:
             value = value + bias.astype(value.dtype)
-        mask = block.real[None, :]
+        mask = block.real
         if self.integers.lengths is not None:
             mask = mask & (k < lane.read(self.integers.lengths))
         term = self.part.source.term
@@ -317,7 +350,7 @@ def _backward(
     delta = (jnp.sum(d_out * out, axis=-1) - jnp.where(empty, 0.0, d_lse)).reshape(-1)
     known = jnp.where(empty, 0.0, lse).reshape(-1)
     d_out = d_out.astype(x.q.dtype).reshape(-1, d_out.shape[-1])
-    wide = (*loop.lanes, part.n + part.block_k)
+    wide = (*loop.lanes, loop.places)
     start = (
         jnp.zeros(loop.q.shape, dtype),
         jnp.zeros((*wide, x.k.shape[-1]), dtype),

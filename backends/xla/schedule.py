@@ -1,23 +1,28 @@
-"""Which queries meet which keys, where each query names groups of keys: found on the device, by sorting."""
+"""Which queries meet which keys, where groups bring them together: found on the device."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from patterndsl.backends.facts import FactArray
+from patterndsl.backends.facts import FactArray, by_slices
 from patterndsl.backends.xla.logits import Settings
 from patterndsl.backends.xla.order import Order
 from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.expr import Expr, K
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
-from patterndsl.plan.plan import Grouping, Part, Source
+from patterndsl.plan.grouping import most_keys, most_queries
+from patterndsl.plan.plan import Grouping, Membership, Part, Source
 
+BITS = 32
+Facts: TypeAlias = dict[Any, FactArray]
 SORT_LIMIT = 2**31  # numbers up to which a group and an index are sorted as one
 
 
@@ -28,7 +33,7 @@ class GroupedPass:
     block_q: int
     block_k: int
     source: Source
-    grouping: Grouping
+    grouping: Grouping | Membership
     n: int
     n_q: int
 
@@ -61,10 +66,11 @@ class Integers(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Per lane (a sequence's query head), [B, K, G, …]: ``queries`` those that named each group, group after
-    group (`n_q` where there is none); ``query_start``, ``query_count`` for each group; ``keys`` the tokens,
-    group after group, where they are not as they come; ``key_start``, ``key_count``; ``visited`` the groups
-    that have both, and their ``number``."""
+    """Per lane (a sequence's query head), [B, K, G, …]: ``queries`` those of each group, group after group
+    (`n_q` where there is none); ``query_start``, ``query_count`` for each group; ``keys`` the tokens, group
+    after group, where they are not as they come (`n` where there is none); ``key_start``, ``key_count``;
+    ``visited`` the groups that have both, and their ``number``. Where a query and a key may be in several
+    groups, ``of_queries`` and ``of_keys`` say in which, 32 groups in an integer."""
 
     queries: jax.Array
     query_start: jax.Array
@@ -74,17 +80,33 @@ class Schedule(NamedTuple):
     key_count: jax.Array
     visited: jax.Array
     number: jax.Array
+    of_queries: jax.Array | None = None
+    of_keys: jax.Array | None = None
 
 
 def schedule(settings: Settings, part: GroupedPass, integers: Integers, lanes: tuple[Any, ...]) -> Schedule:
     """Which queries meet which keys. ``lanes``: the sizes of B, K and G."""
-    g = part.grouping
     facts = {
         fact: FactArray(values, first[..., None, None])
         for fact, values, first in zip(settings.facts, integers.facts, integers.first, strict=True)
     }
     positions = integers.q_offset[..., None] + jnp.arange(part.n_q, dtype=jnp.int32)
-    choices = _chosen(g, positions, facts[g.fact])
+    if isinstance(part.grouping, Membership):
+        return _taken(part, part.grouping, positions, facts, integers.lengths, lanes)
+    return _named(part, part.grouping, positions, facts, integers.lengths, lanes)
+
+
+def _named(
+    part: GroupedPass,
+    g: Grouping,
+    positions: jax.Array,
+    facts: Facts,
+    lengths: jax.Array | None,
+    lanes: tuple[Any, ...],
+) -> Schedule:
+    """Each query names groups, and is sorted by them."""
+    index = jnp.asarray(evaluate(g.index, {"i": np.arange(g.choices)}, None, jnp)).reshape(-1)
+    choices = _at(g.row, index, positions, facts[g.fact])
     choices = jnp.broadcast_to(choices, (*lanes, part.n_q, g.choices)).reshape(*lanes, -1)
     named = (choices >= 0) & (choices < g.groups)
     entries, groups = _sorted(jnp.where(named, choices, g.groups), g.groups)
@@ -102,25 +124,91 @@ def schedule(settings: Settings, part: GroupedPass, integers: Integers, lanes: t
         tokens = jnp.arange(part.n, dtype=jnp.int32)
         of = jnp.asarray(evaluate(g.key, {"k": tokens}, _whole(facts), jnp), jnp.int32)
         of = jnp.broadcast_to(of, (*lanes, part.n))
-        if integers.lengths is not None:
-            of = jnp.where(tokens < integers.lengths[..., None], of, g.groups)
+        if lengths is not None:
+            of = jnp.where(tokens < lengths[..., None], of, g.groups)
         keys, of = _sorted(jnp.where((of >= 0) & (of < g.groups), of, g.groups), g.groups)
         key_count = _counts(of, g.groups)
         key_start = jnp.cumsum(key_count, axis=-1, dtype=jnp.int32) - key_count
     query_start = jnp.cumsum(query_count, axis=-1, dtype=jnp.int32) - query_count
-    live = (query_count > 0) & (key_count > 0)
+    return _made(part, queries, (query_start, query_count), keys, (key_start, key_count))
+
+
+def _taken(
+    part: GroupedPass,
+    g: Membership,
+    positions: jax.Array,
+    facts: Facts,
+    lengths: jax.Array | None,
+    lanes: tuple[Any, ...],
+) -> Schedule:
+    """Groups take queries and keys, and list them."""
+    groups = jnp.arange(g.groups, dtype=jnp.int32)
+    ends = most_queries(g, part.n_q), most_keys(g, part.n) or part.n
+    of_queries = _at(g.row, groups, positions, facts[g.queries]) == 1
+    of_keys = _at(K, groups, jnp.arange(part.n, dtype=jnp.int32)[None, None, None], facts[g.keys], "k") == 1
+    if lengths is not None:
+        of_keys = of_keys & (jnp.arange(part.n) < lengths[..., None])[..., None]
+    of_queries, of_keys = (jnp.broadcast_to(x, (*lanes, *x.shape[3:])) for x in (of_queries, of_keys))
+    queries, keys = (_listed(x, end) for x, end in zip((of_queries, of_keys), ends, strict=True))
+    spans = [
+        (jnp.broadcast_to(groups * end, (*lanes, g.groups)), jnp.sum(x, axis=-2, dtype=jnp.int32))
+        for x, end in zip((of_queries, of_keys), ends, strict=True)
+    ]
+    made = _made(part, queries, spans[0], keys, spans[1])
+    return made._replace(of_queries=_packed(of_queries), of_keys=_packed(of_keys))
+
+
+def _listed(taken: jax.Array, end: int) -> jax.Array:
+    """The indices that each group takes, [B, K, G, size, groups] → [B, K, G, groups · end]: ascending, and
+    ``size`` where there are no more."""
+    *lanes, size, groups = taken.shape
+    flat = taken.reshape(-1, size, groups)
+
+    def some(i: jax.Array) -> jax.Array:
+        numbered = jnp.cumsum(jnp.moveaxis(flat[:, :, i], 1, 2), axis=-1, dtype=jnp.int32)
+        wanted = jnp.arange(1, end + 1, dtype=jnp.int32)
+        found = jax.vmap(jax.vmap(lambda x: jnp.searchsorted(x, wanted)))(numbered)
+        return found.astype(jnp.int32)[None]
+
+    each = size * (flat.shape[0] if isinstance(flat.shape[0], int) else 1)
+    return by_slices(groups, each, some).reshape(*lanes, groups * end)
+
+
+def _packed(taken: jax.Array) -> jax.Array:
+    """Truth values [..., groups] as integers of 32 bits each."""
+    words = math.ceil(taken.shape[-1] / BITS)
+    wide = jnp.pad(taken, [(0, 0)] * (taken.ndim - 1) + [(0, words * BITS - taken.shape[-1])])
+    wide = wide.reshape(*taken.shape[:-1], words, BITS).astype(jnp.uint32)
+    return jnp.sum(wide << jnp.arange(BITS, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+
+
+def earlier(group: jax.Array, words: int) -> jax.Array:
+    """The bits of the groups before one, [words]."""
+    known = jnp.clip(group - jnp.arange(words, dtype=jnp.int32) * BITS, 0, BITS)
+    ones = jnp.uint32(0xFFFFFFFF)
+    return jnp.where(known == BITS, ones, ~(ones << known.astype(jnp.uint32)))
+
+
+def _made(
+    part: GroupedPass,
+    queries: jax.Array,
+    of_queries: tuple[jax.Array, jax.Array],
+    keys: jax.Array | None,
+    of_keys: tuple[jax.Array, jax.Array],
+) -> Schedule:
+    live = (of_queries[1] > 0) & (of_keys[1] > 0)
     visited = jnp.argsort(~live, axis=-1, stable=True).astype(jnp.int32)
     number = jnp.sum(live, axis=-1, dtype=jnp.int32)
     filled = jnp.pad(queries, [(0, 0)] * 3 + [(0, part.block_q)], constant_values=part.n_q)
-    return Schedule(filled, query_start, query_count, keys, key_start, key_count, visited, number)
+    return Schedule(filled, *of_queries, keys, *of_keys, visited, number)
 
 
-def _chosen(g: Grouping, positions: jax.Array, fact: FactArray) -> jax.Array:
-    """The groups that queries at positions [B | 1, 1, 1, T] name, [B | 1, K | 1, G | 1, T, choices]."""
+def _at(row: Expr, index: jax.Array, positions: jax.Array, fact: FactArray, name: str = "q") -> jax.Array:
+    """A fact in the rows of positions [B | 1, 1, 1, T] and columns ``index`` [I], [B | 1, K | 1, G | 1, T,
+    I]."""
     values, first = fact
-    row = jnp.asarray(evaluate(g.row, {"q": positions}, None, jnp))
-    rows = jnp.clip(row - first[..., 0], 0, values.shape[-2] - 1)
-    index = jnp.asarray(evaluate(g.index, {"i": np.arange(g.choices)}, None, jnp)).reshape(-1)
+    row_of = jnp.asarray(evaluate(row, {name: positions}, None, jnp))
+    rows = jnp.clip(row_of - first[..., 0], 0, values.shape[-2] - 1)
     columns = jnp.clip(index, 0, values.shape[-1] - 1)
     if rows.shape[:3] == (1, 1, 1):
         return values[..., rows[0, 0, 0][:, None], columns]
@@ -128,7 +216,7 @@ def _chosen(g: Grouping, positions: jax.Array, fact: FactArray) -> jax.Array:
     return jnp.take_along_axis(values[..., columns], rows[..., None], axis=-2)
 
 
-def _whole(facts: dict[Any, FactArray]) -> dict[Any, Any]:
+def _whole(facts: Facts) -> dict[Any, Any]:
     """Facts about keys begin at 0: the axes of lanes stay in front."""
     return {fact: FactArray(values, 0) for fact, (values, _) in facts.items()}
 

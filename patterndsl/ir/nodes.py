@@ -269,6 +269,10 @@ class Pattern(Node):
         """A bound on the values of one of its facts, at up to 2^30 keys; the least is −1."""
         raise NotImplementedError(f"{type(self).__name__} reads no data")
 
+    def per_column(self, name: str, n: int) -> int:
+        """A bound on how many of n queries or keys have other than 0 in one column of one of its facts."""
+        return n
+
     def check(self, n: int | None) -> None:
         """Raise `SpecError` where the arguments make no sense (at this n, if it is known)."""
 

@@ -75,6 +75,9 @@ class Cluster(Pattern):
     def largest(self, name: str) -> int:
         return 1
 
+    def per_column(self, name: str, n: int) -> int:
+        return min(int(self.size), n)
+
     def of_call(self, x: Data) -> jax.Array:
         """The centroids, [k, H] or [K, G, k, H]. Raises `SpecError` where there are not k."""
         from patterndsl.diagnostics import InputShape, SpecError

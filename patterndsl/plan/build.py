@@ -14,6 +14,7 @@ from patterndsl.ir.normal import Branch, Term, branches, lift_mix
 from patterndsl.plan.choose import Question, Shape, decide, default_blocks, misfit
 from patterndsl.plan.cost import Rates, Workload
 from patterndsl.plan.grouping import GROUPED, grouping_of
+from patterndsl.plan.grouping import facts as grouped_facts
 from patterndsl.plan.orders import order_of
 from patterndsl.plan.parts import part_in
 from patterndsl.plan.plan import Alternative, BranchPlan, Decision, HeadGroup, Part, Plan, Source
@@ -104,7 +105,7 @@ def _inputs(source: Source) -> frozenset[str]:
 def _facts(part: Part) -> list[Fact]:
     terms = [s.term for s in part.sources]
     found = [e for t in terms for e in (t.keep, t.count) if e is not None]
-    own = set() if part.grouping is None else {part.grouping.fact, *part.grouping.key.facts()}
+    own = frozenset() if part.grouping is None else grouped_facts(part.grouping)
     return sorted(own.union(*(e.facts() for e in found)), key=repr)
 
 

@@ -18,7 +18,7 @@ from patterndsl.ir.expr import Expr, bound
 from patterndsl.ir.normal import Term
 from patterndsl.ir.table import Table
 from patterndsl.plan import grouping
-from patterndsl.plan.plan import BranchPlan, Grouping, HeadGroup, Part, Plan, Segment
+from patterndsl.plan.plan import BranchPlan, Grouping, HeadGroup, Membership, Part, Plan, Segment
 from patterndsl.plan.stats import slots_visited
 
 MOST_CHANGES = 3  # between full and partial columns, beyond which executors apply the predicate to all
@@ -145,16 +145,22 @@ def part_work(part: Part, n: int, n_q: int, workload: Workload, *, later: bool =
 
 
 def _grouped_work(
-    part: Part, g: Grouping, n: int, n_q: int, w: Workload, operations: float
+    part: Part, g: Grouping | Membership, n: int, n_q: int, w: Workload, operations: float
 ) -> dict[str, float]:
-    """Queries and what is known of their softmax are gathered and written back, and choices are sorted. Each
-    head goes through its own tiles, which takes about three times the calls that a tile of all heads does."""
+    """Queries and what is known of their softmax are gathered and written back, and choices are sorted, or
+    members listed. Each head goes through its own tiles, which takes about three times the calls that a tile
+    of all heads does."""
     each = w.batch * w.heads
     tiles = grouping.tiles(g, n_q, part.block_q)
     pairs = float(each * grouping.pairs(g, n, n_q, part.block_q, part.block_k))
     width = w.head_dim + w.v_head_dim
     moved = each * tiles * part.block_q * (w.head_dim * w.itemsize + 2 * w.v_head_dim * 4)
-    sorted_keys = 0 if g.size else each * n * width * w.itemsize
+    if isinstance(g, Membership):
+        keys = g.groups * (grouping.most_keys(g, n) or n)
+        listed = (n_q + n) * g.groups * 8.0 + keys * width * w.itemsize
+        operations += 2.0 * g.groups / SEEN_BITS  # whether an earlier group has the pair
+    else:
+        listed = n_q * g.choices * 16.0 + (0 if g.size else n * width * w.itemsize)
     return {
         "row": 3.0 * each * tiles,
         "query": 0.0,
@@ -163,11 +169,13 @@ def _grouped_work(
         "predicate": pairs * operations,
         "read": pairs / part.block_q * width * w.itemsize,
         "slot": float(moved),
-        "reorder": each * n_q * g.choices * 16.0 + sorted_keys,
+        "reorder": each * listed,
         "visit": 3.0 * pairs / part.block_q / part.block_k,
     }
 
 
+SEEN_BITS = 32
+"""Groups whose members are compared at once."""
 HEAVY = {"floordiv": 6, "mod": 6, "input": 4}
 LISTED = 30  # for each entry of a row that is looked up
 """Operations that take as long as several of the others."""

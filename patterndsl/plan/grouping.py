@@ -1,8 +1,9 @@
-"""Groups of keys, of which each query names some at run time: what `select` and `lsh` keep.
+"""Groups of queries and keys that are known at run time: what `select`, `lsh` and `cluster` keep.
 
-A conjunct of a predicate that says ``choice[row, i] = group(k)`` for some i is no property of tiles, as which
-queries meet which keys is known late. Queries are then brought together by what they chose: each group of
-keys is met by those alone that named it, so that the work follows the choice and not the n² tiles.
+A conjunct of a predicate that says ``choice[row, i] = group(k)`` for some i, or that some i has both a query
+and a key, is no property of tiles, as which queries meet which keys is known late. Queries are then brought
+together by what they chose, or what chose them: each group of keys is met by those alone that are in it, so
+that the work follows the choice and not the n² tiles.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 from patterndsl.ir.expr import TRUE, Expr, K, Q, all_of, bound, var
 from patterndsl.ir.nodes import Fact
-from patterndsl.plan.plan import Grouping
+from patterndsl.plan.plan import Grouping, Membership
 
 GROUPED = "grouped"
 """The layout of a part that is run so."""
@@ -21,12 +22,12 @@ GROUPED = "grouped"
 CHOICE = var("i")
 
 
-def grouping_of(keep: Expr, n: int) -> tuple[Grouping, Expr] | None:
+def grouping_of(keep: Expr, n: int) -> tuple[Grouping | Membership, Expr] | None:
     """The groups of the first conjunct that speaks of some, and what else is asked of a pair; None where no
     conjunct does."""
     conjuncts = keep.args if keep.op == "and" else (keep,)
     for i, conjunct in enumerate(conjuncts):
-        found = _grouping(conjunct, n)
+        found = _grouping(conjunct, n) or _membership(conjunct)
         if found is not None:
             rest = all_of(*conjuncts[:i], *conjuncts[i + 1 :]) if len(conjuncts) > 1 else TRUE
             return found, rest
@@ -68,6 +69,49 @@ def _named(e: Expr) -> tuple[Expr, Expr, Expr] | None:
     return None
 
 
+def _membership(e: Expr) -> Membership | None:
+    """The groups that a conjunct says have both the query and the key."""
+    if e.op == "exists":
+        name, trips = bound(e)
+        first, last, body = e.args
+        found = _taken(body)
+        if first.number != 0 or last.number != trips - 1 or found is None or found[1] is not var(name):
+            return None
+        return _members(found[0], trips)
+    if e.op != "or":
+        return None
+    every = [_taken(x) for x in e.args]
+    each = [x for x in every if x is not None]
+    if len(each) < len(every) or len({x for x, _ in each}) > 1:
+        return None
+    indices = sorted(-1 if i.number is None else int(i.number) for _, i in each)
+    return _members(each[0][0], len(each)) if indices == list(range(len(each))) else None
+
+
+def _members(found: tuple[Fact, Fact, Expr], groups: int) -> Membership:
+    queries, keys, row = found
+    return Membership(queries, keys, row, groups)
+
+
+def _taken(e: Expr) -> tuple[tuple[Fact, Fact, Expr], Expr] | None:
+    """``queries[row, i] = 1`` and ``keys[k, i] = 1``, where the row depends on the query: both facts and the
+    row, and i."""
+    if e.op != "and" or len(e.args) != 2:
+        return None
+    found: dict[str, Expr] = {}
+    for x in e.args:
+        if x.op != "eq":
+            return None
+        for a, b in (x.args, x.args[::-1]):
+            if isinstance(a.value, Fact) and len(a.args) == 2 and b.number == 1:
+                found.update(dict.fromkeys(a.args[0].names(), a))
+    q, k = found.pop("q", None), found.pop("k", None)
+    if q is None or k is None or found or k.args[0] is not K or q.args[1] is not k.args[1]:
+        return None
+    assert isinstance(q.value, Fact) and isinstance(k.value, Fact)
+    return (q.value, k.value, q.args[0]), q.args[1]
+
+
 def _of(named: Expr, index: Expr, key: Expr, choices: int, n: int) -> Grouping | None:
     assert isinstance(named.value, Fact)
     made = functools.partial(Grouping, named.value, named.args[0], index, choices, key)
@@ -81,14 +125,33 @@ def _of(named: Expr, index: Expr, key: Expr, choices: int, n: int) -> Grouping |
     return None
 
 
-def pairs(g: Grouping, n: int, n_q: int, block_q: int, block_k: int) -> int:
-    """Pairs that are computed, masked ones too, where the choices fall on all groups alike."""
-    keys = math.ceil((g.size or math.ceil(n / g.groups)) / block_k) * block_k
+def facts(g: Grouping | Membership) -> frozenset[Fact]:
+    """What is read to bring queries and keys together."""
+    return frozenset({g.queries, g.keys} if isinstance(g, Membership) else {g.fact, *g.key.facts()})
+
+
+def most_queries(g: Membership, n_q: int) -> int:
+    """A bound on the queries of a group."""
+    return g.queries.pattern.per_column(g.queries.name, n_q)
+
+
+def most_keys(g: Grouping | Membership, n: int) -> int | None:
+    """A bound on the keys of a group; None where there is none but n."""
+    return g.keys.pattern.per_column(g.keys.name, n) if isinstance(g, Membership) else g.size
+
+
+def pairs(g: Grouping | Membership, n: int, n_q: int, block_q: int, block_k: int) -> int:
+    """Pairs that are computed, masked ones too, where the choices fall on all groups alike, or groups take as
+    many as they may."""
+    keys = math.ceil((most_keys(g, n) or math.ceil(n / g.groups)) / block_k) * block_k
     return tiles(g, n_q, block_q) * block_q * min(keys, math.ceil(n / block_k) * block_k)
 
 
-def tiles(g: Grouping, n_q: int, block_q: int) -> int:
-    """How many tiles of queries there are then: half a tile more for each group than are full."""
+def tiles(g: Grouping | Membership, n_q: int, block_q: int) -> int:
+    """How many tiles of queries there are then: of groups that are chosen, half a tile more for each than are
+    full."""
+    if isinstance(g, Membership):
+        return g.groups * math.ceil(most_queries(g, n_q) / block_q)
     entries = n_q * g.choices
     return min(math.ceil(entries / block_q + g.groups / 2), entries)
 
@@ -99,8 +162,10 @@ def before(keep: Expr) -> bool:
     return any(c.op == "le" and c.args == (K, Q) for c in conjuncts)
 
 
-def description(g: Grouping) -> str:
+def description(g: Grouping | Membership) -> str:
     """What the groups are, as a text."""
+    if isinstance(g, Membership):
+        return f"{g.groups:,} groups that take queries and keys; those of one group meet"
     what = f"blocks of {g.size} keys" if g.size else f"{g.groups:,} groups of keys, sorted by them"
     number = "1 group" if g.choices == 1 else f"{g.choices:,} groups"
     return f"{what}; each query meets {number} that it chose"

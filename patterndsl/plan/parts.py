@@ -14,7 +14,7 @@ from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS, Branch, Term, slot_index
 from patterndsl.ir.ranges import INT32, BeyondInt32, ZeroDivisor, check_ranges, simplify_over
 from patterndsl.plan.digits import Places, names, over_coordinates
-from patterndsl.plan.grouping import grouping_of
+from patterndsl.plan.grouping import grouping_of, most_keys
 from patterndsl.plan.orders import Columns, Gathered, Grouped, Identity, Order
 from patterndsl.plan.periodic import Periodic
 from patterndsl.plan.plan import IDENTITY, Layout, Part, RowGroup, Segment, Source
@@ -77,7 +77,7 @@ def _grouped(term: Term, axis: Axis, n: int, block_k: int) -> Part:
     bound = bind(Term(rest, term.count), TOKENS, axis, n, n)
     if bound.keep is FALSE:
         return Part(IDENTITY, (), (), axis.block)
-    block_k = min(block_k, grouping.size or block_k)
+    block_k = min(block_k, most_keys(grouping, n) or block_k)
     return Part(Layout("grouped"), (Source(TOKENS, bound, n),), (), axis.block, grouping, block_k)
 
 

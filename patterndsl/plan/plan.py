@@ -131,6 +131,20 @@ def _inverse(order: Int32) -> Int32:
 
 
 @dataclasses.dataclass(frozen=True)
+class Membership:
+    """Groups that take queries and tokens at run time, each of them into any number of groups, or none.
+
+    Group g, 0 … ``groups`` − 1, has a query where ``queries[row, g]`` is 1, with ``row`` over ``q``, and
+    token k where ``keys[k, g]`` is. A pair that several groups have counts once.
+    """
+
+    queries: Fact
+    keys: Fact
+    row: Expr
+    groups: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Grouping:
     """Groups of tokens, of which each query names some at run time (`plan.grouping`).
 
@@ -153,15 +167,15 @@ class Grouping:
 class Part:
     """Disjoint from its siblings: no (query, slot) pair is in two. ``block_q``: queries in a tile.
 
-    ``grouping``: there are no ``rows`` then, and one source, the tokens; of a query and a token in a group
-    that the query named, its term says whether they are kept. Groups are met ``block_k`` tokens at a time.
+    ``grouping``: there are no ``rows`` then, and one source, the tokens; of a query and a token that a group
+    brings together, its term says whether they are kept. Groups are met ``block_k`` tokens at a time.
     """
 
     layout: Layout
     sources: tuple[Source, ...]
     rows: tuple[RowGroup, ...]
     block_q: int
-    grouping: Grouping | None = None
+    grouping: Grouping | Membership | None = None
     block_k: int = 0
 
 

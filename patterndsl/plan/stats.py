@@ -14,6 +14,7 @@ from patterndsl.plan.plan import (
     Decision,
     Grouping,
     HeadGroup,
+    Membership,
     Part,
     PartChoice,
     Plan,
@@ -42,7 +43,7 @@ def _segments(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Segment]]:
                         yield group, part, segment
 
 
-def _grouped(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Grouping]]:
+def _grouped(plan: Plan) -> Iterator[tuple[HeadGroup, Part, Grouping | Membership]]:
     for group in plan.groups:
         for part in (p for b in group.branches for p in b.parts):
             if part.grouping is not None:

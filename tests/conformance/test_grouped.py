@@ -27,6 +27,7 @@ from patterndsl.plan.rates import rates_of
 SLOW = pytest.mark.slow
 MOBA = "causal & (select(2, 8, among=causal - chunked(8)) | chunked(8))"
 REFORMER = "causal & (lsh(8, rounds=2, seed=3) | self)"
+ROUTING = "input mu: centroids\npattern main = "
 
 
 @pytest.fixture(autouse=True)
@@ -113,14 +114,34 @@ def test_shapes(text: str, shape: dict[str, Any]) -> None:
     compare(text, **shape)
 
 
+@pytest.mark.parametrize(
+    ("text", "centroids", "shape"),
+    [
+        ("causal & (cluster(3, 20, centroids=mu) | local(3))", (3, 8), {}),
+        pytest.param("cluster(40, 6, centroids=mu)", (4, 40, 8), {"blocks": (4, 16)}, marks=SLOW),
+        pytest.param("cluster(33, 5, centroids=mu)", (33, 8), {"n": 40, "n_q": 19}, marks=SLOW),
+        pytest.param("cluster(2, 99, centroids=mu) + self", (2, 8), {"n": 17, "n_q": 30}, marks=SLOW),
+        pytest.param("cluster(3, 7, centroids=mu) & local(9)", (4, 3, 8), {"dtype": "bfloat16"}, marks=SLOW),
+        pytest.param("cluster(2, 1, centroids=mu) | hierarchical(4)", (2, 8), {"n": 1}, marks=SLOW),
+    ],
+)
+def test_groups_that_take_queries_and_keys(
+    text: str, centroids: tuple[int, ...], shape: dict[str, Any]
+) -> None:
+    """Also where a pair is in several groups, and a vector in none."""
+    mu = jax.random.normal(jax.random.key(1), centroids)
+    compare(ROUTING + text, mu=mu, **shape)
+
+
 @SLOW
-@pytest.mark.parametrize("text", [MOBA, "causal & lsh(4)"])
+@pytest.mark.parametrize("text", [MOBA, "causal & lsh(4)", f"{ROUTING}causal & cluster(40, 9, centroids=mu)"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_all_arguments_at_once(text: str, shared: bool) -> None:
     rng = np.random.default_rng(3)
     bias = jnp.asarray(rng.standard_normal((1, 1, 53, 53) if shared else (2, 4, 53, 53)), jnp.float32)
+    centroids = {"mu": jax.random.normal(jax.random.key(1), (40, 8))} if ROUTING in text else {}
     compare(
-        text, scale=0.7, softcap=1.5, alibi_slopes=jnp.linspace(0.01, 0.3, 4), bias=bias,
+        text, **centroids, scale=0.7, softcap=1.5, alibi_slopes=jnp.linspace(0.01, 0.3, 4), bias=bias,
         sinks=jnp.linspace(-1, 1, 4), kv_lengths=jnp.asarray([40, 0]),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from patterndsl.ir.resolve import at_length
 from patterndsl.plan.choose import GROUPED, PLAIN
 from patterndsl.plan.cost import Workload
 from patterndsl.plan.grouping import grouping_of, pairs
-from patterndsl.plan.plan import Plan
+from patterndsl.plan.plan import Grouping, Membership, Plan
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,22 @@ def test_groups(text: str, choices: int, groups: int, size: int | None) -> None:
     found = grouping_of(token_terms(node, as_expr(100)).keep, 100)
     assert found is not None
     grouping, rest = found
+    assert isinstance(grouping, Grouping)
     assert (grouping.choices, grouping.groups, grouping.size) == (choices, groups, size)
     assert not rest.facts() and rest.names() <= {"q", "k"}
+
+
+@pytest.mark.parametrize("count", [2, 16, 17])
+def test_groups_that_take_queries_and_keys(count: int) -> None:
+    spec = pd.parse(
+        f"input mu: centroids\npattern main = causal & local(9) & cluster({count}, 6, centroids=mu)"
+    )
+    found = grouping_of(token_terms(at_length(spec.module.main, 100), as_expr(100)).keep, 100)
+    assert found is not None
+    grouping, rest = found
+    assert isinstance(grouping, Membership) and grouping.groups == count
+    assert not rest.facts() and rest.names() == {"q", "k"}
+    assert pairs(grouping, 100, 100, 4, 8) == count * 8 * 8
 
 
 @pytest.mark.parametrize(
