@@ -29,7 +29,11 @@ SPECS = {
     "LSH": "lsh(64)",
     "LSH, causal, two rounds": "causal & (lsh(64, rounds=2) | self)",
     "LSH, many buckets": "causal & (lsh(512) | self)",
+    "routing": "cluster(128, 128, centroids=mu)",
+    "routing, causal": "causal & (cluster(128, 128, centroids=mu) | self)",
 }
+
+INPUTS = {"same(doc)": "input doc: token\n", "centroids=mu": "input mu: centroids\n"}
 
 
 def documents(name: str, n: int, seed: int) -> np.ndarray:
@@ -42,9 +46,8 @@ def documents(name: str, n: int, seed: int) -> np.ndarray:
 
 def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
     """A pattern's milliseconds, dense attention's time over it, and what its kept pairs promise."""
-    spec = pd.parse(
-        f"input doc: token\npattern main = {SPECS[name]}" if "doc" in SPECS[name] else SPECS[name]
-    )
+    declared = "".join(line for word, line in INPUTS.items() if word in SPECS[name])
+    spec = pd.parse(f"{declared}pattern main = {SPECS[name]}")
     attention = jax.jit(pd.compile(spec))
     # Keys of one head and one neighbourhood resemble each other, as trained ones do.
     rng = np.random.default_rng(0)
@@ -53,7 +56,11 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
     q, k, v = (jnp.asarray(a, jnp.float32)[None] for a in (x[0] + topics, x[1] + topics, x[2]))
 
     def given(seed: int) -> dict[str, Any]:
-        return {"doc": jnp.asarray(documents(name, n, seed), jnp.int32)} if spec.inputs else {}
+        made = {
+            "doc": lambda: jnp.asarray(documents(name, n, seed), jnp.int32),
+            "mu": lambda: jax.random.normal(jax.random.key(seed), (128, 64)),
+        }
+        return {name: made[name]() for name in spec.inputs}
 
     first, dense = given(0), jax.jit(jax.nn.dot_product_attention)
     calls = [
@@ -78,10 +85,10 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
 def pairs(spec: pd.Spec, n: int, q: jax.Array, k: jax.Array, inputs: dict[str, Any]) -> float:
     """Pairs kept by head 0."""
     host = {name: np.asarray(x) for name, x in inputs.items()}
-    if spec.inputs:
+    if "doc" in host:
         return float(sum(size * (size + 1) // 2 for size in np.bincount(host["doc"])))
     operands = (np.asarray(q[0]), np.asarray(k[0]))
-    return float(spec.mask(n, operands=operands).sum())
+    return float(spec.mask(n, operands=operands, inputs=host, num_heads=q.shape[2]).sum())
 
 
 HEADER = ("pattern", "ms", "dense ms", "dense ÷ ours", "n² ÷ kept", "share", "compiled")

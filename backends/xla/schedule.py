@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from patterndsl.backends.facts import FactArray, by_slices
+from patterndsl.backends.facts import FactArray
 from patterndsl.backends.xla.logits import Settings
-from patterndsl.backends.xla.order import Order
+from patterndsl.backends.xla.order import Order, pad
 from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, K
 from patterndsl.ir.nodes import Pool
@@ -155,31 +155,45 @@ def _taken(
         for x, end in zip((of_queries, of_keys), ends, strict=True)
     ]
     made = _made(part, queries, spans[0], keys, spans[1])
-    return made._replace(of_queries=_packed(of_queries), of_keys=_packed(of_keys))
+    return made._replace(of_queries=_packed(of_queries, -1), of_keys=_packed(of_keys, -1))
 
 
 def _listed(taken: jax.Array, end: int) -> jax.Array:
     """The indices that each group takes, [B, K, G, size, groups] → [B, K, G, groups · end]: ascending, and
-    ``size`` where there are no more."""
+    ``size`` where there are no more. The j-th is found in the word where the count of its group reaches j."""
     *lanes, size, groups = taken.shape
-    flat = taken.reshape(-1, size, groups)
+    bits = jnp.swapaxes(_packed(taken, axis=-2), -1, -2)
+    counts = jnp.cumsum(lax.population_count(bits).astype(jnp.int32), axis=-1)
+    wanted = jnp.arange(1, end + 1, dtype=jnp.int32)
+    flat = counts.reshape(-1, counts.shape[-1])
+    word = jax.vmap(lambda x: jnp.searchsorted(x, wanted))(flat).astype(jnp.int32)
+    word = word.reshape(*counts.shape[:-1], end)
+    before = jnp.take_along_axis(counts, jnp.maximum(word - 1, 0), axis=-1)
+    rank = wanted - jnp.where(word > 0, before, 0)
+    here = jnp.take_along_axis(bits, jnp.minimum(word, bits.shape[-1] - 1), axis=-1)
+    found = jnp.where(word < bits.shape[-1], word * BITS + _nth(here, rank), size)
+    return found.reshape(*lanes, groups * end)
 
-    def some(i: jax.Array) -> jax.Array:
-        numbered = jnp.cumsum(jnp.moveaxis(flat[:, :, i], 1, 2), axis=-1, dtype=jnp.int32)
-        wanted = jnp.arange(1, end + 1, dtype=jnp.int32)
-        found = jax.vmap(jax.vmap(lambda x: jnp.searchsorted(x, wanted)))(numbered)
-        return found.astype(jnp.int32)[None]
 
-    each = size * (flat.shape[0] if isinstance(flat.shape[0], int) else 1)
-    return by_slices(groups, each, some).reshape(*lanes, groups * end)
+def _nth(word: jax.Array, rank: jax.Array) -> jax.Array:
+    """The place of the set bit of that rank, from 1, by halves."""
+    place = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):
+        below = lax.population_count(word & jnp.uint32(2**half - 1)).astype(jnp.int32)
+        above = rank > below
+        rank = jnp.where(above, rank - below, rank)
+        word = jnp.where(above, word >> half, word)
+        place = jnp.where(above, place + half, place)
+    return place
 
 
-def _packed(taken: jax.Array) -> jax.Array:
-    """Truth values [..., groups] as integers of 32 bits each."""
-    words = math.ceil(taken.shape[-1] / BITS)
-    wide = jnp.pad(taken, [(0, 0)] * (taken.ndim - 1) + [(0, words * BITS - taken.shape[-1])])
-    wide = wide.reshape(*taken.shape[:-1], words, BITS).astype(jnp.uint32)
-    return jnp.sum(wide << jnp.arange(BITS, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+def _packed(taken: jax.Array, axis: int) -> jax.Array:
+    """Truth values as integers of 32 each, along an axis."""
+    at, words = axis % taken.ndim, math.ceil(taken.shape[axis] / BITS)
+    wide = pad(taken, words * BITS, axis)
+    wide = wide.reshape(*taken.shape[:at], words, BITS, *taken.shape[at + 1 :]).astype(jnp.uint32)
+    shifts = jnp.arange(BITS, dtype=jnp.uint32).reshape(-1, *[1] * (taken.ndim - at - 1))
+    return jnp.sum(wide << shifts, axis=at + 1, dtype=jnp.uint32)
 
 
 def earlier(group: jax.Array, words: int) -> jax.Array:
