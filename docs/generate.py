@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,14 +27,17 @@ from patterndsl.patterns import builtins
 DOCS = pathlib.Path(__file__).parent
 LIBRARY = pathlib.Path(pd.__file__).parent / "grammar" / "lib"
 SMALL, LARGE = 64, 2**14  # 8 × 8 and 128 × 128
+HEAD_DIM = 8
+CENTROIDS = np.random.default_rng(2).standard_normal((4, HEAD_DIM)).astype(np.float32)
+CHOOSING = 2  # a layer in which Quest chooses
+ALIKE = 8  # vectors that are fewer steps apart are alike
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a section shows: a spec in a picture at n, and another's cost at large_n. No picture of what only
-    q and k decide, nor of branches."""
+    """What a section shows: a spec in a picture at n, and another's cost at large_n."""
 
-    picture: str | None
+    picture: str
     cost: str
     n: int = SMALL
     large_n: int = LARGE
@@ -67,7 +72,7 @@ AT_LENGTH = {
 }
 """Examples of a size that 16,384 tokens might have."""
 
-PICTURES: dict[str, str | None] = {
+PICTURES = {
     "axial": "p.own_row(8, 8) | p.own_column(8, 8)",
     "bigbird": "p.bigbird(4, 2)",
     "combiner": "p.combiner(8)",
@@ -80,16 +85,16 @@ PICTURES: dict[str, str | None] = {
     "longformer": "p.longformer(12, 2)",
     "longnet": "p.branch(8, 1) + p.branch(32, 4)",
     "longt5": "p.longt5(5, 8)",
-    "minference": None,
+    "minference": "vertical_slash(6, 12, last=16, first=2, near=4)",
     "mistral": "p.mistral(16)",
-    "moba": None,
+    "moba": "p.moba(8, 3)",
     "natten2d": "p.natten2d(8, 8, 3)",
-    "nsa": None,
+    "nsa": "p.selected(4, 6)",
     "prefix_lm": "p.prefix_lm(16)",
-    "quest": None,
+    "quest": "p.quest(16, 4)",
     "radial": "p.radial(8, 4)",
-    "reformer": None,
-    "routing": None,
+    "reformer": "p.reformer(16, 2)",
+    "routing": "p.routing_heads(4, 16)",
     "sliding_tile": "tiles([4, 4, 4], 2, [2, 1, 2])",
     "sparse_transformer_fixed": "p.sparse_transformer_fixed(8, 2)",
     "sparse_transformer_strided": "p.sparse_transformer_strided(8)",
@@ -115,14 +120,13 @@ def entries() -> Iterator[tuple[str, str, list[str], Entry]]:
         if cls.source:
             told.append(f"Source: {cls.source}.")
         small = cls.examples[0]
-        holds = pd.parse(_declared(small)).bind(SMALL).holds_choice
-        yield name, f"`{signature(cls)}`", told, Entry(None if holds else small, AT_LENGTH.get(name, small))
+        yield name, f"`{signature(cls)}`", told, Entry(small, AT_LENGTH.get(name, small))
     for path in sorted(LIBRARY.glob("*.attn")):
         lines = path.read_text(encoding="utf-8").splitlines()
         header = [line[1:].strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
         imported = f"import {path.stem} as p\npattern main = "
         drawn, cost = PICTURES.get(path.stem, "p"), COSTS.get(path.stem, "p")
-        entry = Entry(None if drawn is None else imported + drawn, imported + cost)
+        entry = Entry(imported + drawn, imported + cost)
         if path.stem == "sliding_tile":
             entry = dataclasses.replace(entry, large_n=18 * 24 * 32)
         yield f"{path.stem}.attn", f"`import {path.stem}`", [" ".join(header)], entry
@@ -139,7 +143,20 @@ def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:
     """Four documents, and a tree of tokens of which every third begins a branch."""
     tree = pd.tree_order([i - 1 if i % 3 or i < n // 2 else i - 3 for i in range(n)])
     given = {"doc": np.arange(n) * 4 // n, **tree}
-    return {name: given[name] for name in spec.inputs}
+    known = {"token": given, "centroids": dict.fromkeys(spec.inputs, CENTROIDS)}
+    return {name: known[kind][name] for name, kind in spec.module.inputs.items()}
+
+
+def drawn_of(spec: pd.Spec, n: int) -> plot.Picture:
+    """The picture; of what is chosen from q and k, that of a walk, as queries and as keys."""
+    inputs = inputs_of(spec, n)
+    if not spec.bind(n, layer=CHOOSING).holds_choice:
+        return plot.picture(spec, n, inputs=inputs)
+    steps = np.cumsum(np.random.default_rng(1).standard_normal((n + ALIKE, 1, HEAD_DIM), np.float32), axis=0)
+    walk = steps[ALIKE:] - steps[:-ALIKE]
+    slots = spec.slots(n, layer=CHOOSING, inputs=inputs, operands=(walk, walk))
+    kept = (slots.counts[:, :n] > 0).astype(float)
+    return plot.Picture(str(spec), n, (plot.Panel(f"tokens: {n}", 0, kept),), exact=True)
 
 
 def figures(entry: Entry) -> str:
@@ -147,12 +164,16 @@ def figures(entry: Entry) -> str:
     report = pd.analyze(_declared(entry.cost), n=entry.large_n)
     found = report.at(entry.large_n)
     exact = isinstance(found.slots, int)
-    kept = (found.slots if exact else found.slots[1]) / entry.large_n
+    queries = entry.large_n * report.num_heads
+    kept = (found.slots if exact else found.slots[1]) / queries
     what = entry.cost.split("main = ")[-1]
     said = f"Growth {report.growth}. At n = {entry.large_n:,} of `{what}` a query keeps "
     said += f"{'' if exact else 'at most '}{kept:,.1f} slots on average"
-    if isinstance(found.waste, float):
+    if exact and isinstance(found.waste, float):
         said += f", and the plan computes {found.waste:.2f} for each"
+    elif found.cost is not None and not exact:
+        computed = found.cost.computed / queries
+        said += f", and the plan reckons with computing {computed:,.1f} pairs for it"
     return said.replace("`p`", "the file's `main`").replace("`p.", "`") + "."
 
 
@@ -162,6 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="draw these pictures alone")
     only = parser.parse_args(argv).only
+    os.environ["PATTERNDSL_CACHE"] = tempfile.mkdtemp()  # neither what was measured here nor the CPU kernel
     pictures = DOCS / "pictures"
     pictures.mkdir(exist_ok=True)
     page = ["# Patterns", INTRODUCTION]
@@ -171,14 +193,12 @@ def main(argv: list[str] | None = None) -> None:
             published = True
             page.append("## Published patterns, to import")
         page += [f"### {heading}", *told, figures(entry)]
-        if entry.picture is not None:
-            file = pictures / f"{name.replace('.attn', '_published')}.png"
-            if only is None or name in only:
-                spec = pd.parse(_declared(entry.picture))
-                drawn = plot.picture(spec, entry.n, inputs=inputs_of(spec, entry.n))
-                title = entry.picture.split("main = ")[-1].replace("p.", "")
-                plot.save(drawn, file, title=name if title == "p" else title)
-            page.append(f"![{name}](pictures/{file.name})")
+        file = pictures / f"{name.replace('.attn', '_published')}.png"
+        if only is None or name in only:
+            spec = pd.parse(_declared(entry.picture))
+            title = entry.picture.split("main = ")[-1].replace("p.", "")
+            plot.save(drawn_of(spec, entry.n), file, title=name if title == "p" else title)
+        page.append(f"![{name}](pictures/{file.name})")
         print(name, flush=True)
     page.append((DOCS / "no_patterns.md").read_text(encoding="utf-8").strip())
     (DOCS / "patterns.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
@@ -186,7 +206,10 @@ def main(argv: list[str] | None = None) -> None:
 
 INTRODUCTION = """\
 Made by `python docs/generate.py` from what the patterns say of themselves. Pictures have a row for each query
-and a column for each key, or summary, of 64 tokens; what is kept is dark.
+and a column for each key, or summary, of 64 tokens; what is kept is dark. What is chosen from q and k is
+drawn for vectors of which neighbours are alike, as queries and as keys. What is computed for it depends on
+the values, and is told for even groups, where queries that chose alike are brought together, and otherwise
+for no tile skipped.
 
 ## Built-in patterns"""
 

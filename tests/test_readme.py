@@ -85,3 +85,12 @@ def test_the_page_of_patterns_has_them_all():
     assert re.findall(r"^### `(.*)`$", page, re.MULTILINE) == headings
     pictures = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
     assert set(re.findall(r"\(pictures/(.*)\)", page)) == pictures
+
+
+def test_every_line_for_a_published_pattern_is_a_spec():
+    page = (ROOT / "docs" / "no_patterns.md").read_text("utf-8")
+    lines = re.findall(r"^    ([^#\n]+)$", page, re.MULTILINE)
+    assert len(lines) > 8
+    for line in lines:
+        inputs = "".join(f"input {x}: token\n" for x in ("doc", "image") if f"{x}[" in line)
+        pd.parse(f"{inputs}pattern main = {line}").bind(4096)
