@@ -74,7 +74,8 @@ class Trial:
     infinite where an output is not finite; ``largest``: the reference's largest absolute value there. Seconds
     are medians, of the forward pass; ``compile_seconds`` holds planning, tracing and compiling;
     ``dense_seconds`` is None where dense attention is not timed. ``computed``: (query, slot) pairs
-    computed over all heads; ``full_tiles`` and ``partial_tiles`` are the plan's.
+    over all heads, ``full_tiles`` and ``partial_tiles`` are the plan's; of those that depend on run-time
+    inputs or a choice, what is skipped is not known to it.
     """
 
     shape: Shape
@@ -117,7 +118,7 @@ class Trial:
             "backend": self.backend,
             "error": f"{self.error:.1e} from the reference, whose values reach {self.largest:.2f} ({rows})",
             "tiles": f"{self.full_tiles} full, {self.partial_tiles} partial",
-            "computed": f"{self.computed} pairs, {self.computed_share:.2%} of dense attention's",
+            "planned": f"{self.computed} pairs, {self.computed_share:.2%} of dense attention's",
             "compile": f"{self.compile_seconds:.2f} s",
             "forward": f"{1000 * self.seconds:.1f} ms",
             "dense": dense,

@@ -208,7 +208,8 @@ def alternatives(question: Question, every: bool = False) -> list[Priced]:
 
 
 def misfit(question: Question, alternative: Alternative) -> str:
-    """Why a branch cannot be run so, empty where it can: each member, and the summaries, once."""
+    """Why a branch cannot be run so, empty where it can: each member, and the summaries, once, in orders that
+    they allow."""
     known = {PLAIN, *(name for m in question.members for name in question.names(m))}
     groups = [p.members for p in alternative]
     whole = sum(g is None for g in groups)
@@ -217,8 +218,15 @@ def misfit(question: Question, alternative: Alternative) -> str:
         return f"its parts name the members {groups} of {len(question.members)}"
     if sum(p.summaries for p in alternative) != question.summaries:
         return "its parts name the summaries more than once, or not at all"
-    layouts = [p.layout for p in alternative if p.layout not in known]
-    return f"the pattern names no layout {layouts[0]!r}" if layouts else ""
+    for part in alternative:
+        if part.layout not in known:
+            return f"the pattern names no layout {part.layout!r}"
+        if part.summaries and part.layout != PLAIN:
+            return f"its summaries have no layout {part.layout!r}"
+        mine = question.members if part.members is None else [question.members[i] for i in part.members]
+        if part.layout == GROUPED and (len(mine) != 1 or GROUPED not in question.names(mine[0])):
+            return f"its members {part.members} have no groups of tokens of their own"
+    return ""
 
 
 def structures(question: Question) -> list[Structure]:

@@ -123,10 +123,14 @@ def explain(plan: Plan) -> str:
     if plan.q_offset is None:
         lines.append("queries have no known position, so no tile is refused for where its queries are")
     if plan.inputs:
-        lines.append(f"reads at run time: {', '.join(plan.inputs)}; tiles that depend on them are partial")
+        lines.append(
+            f"reads at run time: {', '.join(plan.inputs)}; tiles that depend on them are partial, or skipped"
+        )
     if plan.facts:
         chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts))
-        lines.append(f"chosen from q and k, once a call: {chosen}; tiles that depend on it are partial")
+        lines.append(
+            f"chosen from q and k, once a call: {chosen}; tiles that depend on it are partial, or skipped"
+        )
     for group in plan.groups:
         lines.append(f"{_head(len(group.heads))} {_ranges(group.heads)}: {group.node}")
         for i, branch in enumerate(group.branches):

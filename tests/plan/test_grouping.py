@@ -8,10 +8,12 @@ import patterndsl as pd
 from patterndsl.ir.expr import as_expr
 from patterndsl.ir.normal import TOKENS, token_terms
 from patterndsl.ir.resolve import at_length
-from patterndsl.plan.choose import GROUPED, PLAIN
+from patterndsl.plan.build import questions
+from patterndsl.plan.choose import GROUPED, PLAIN, Shape, misfit
 from patterndsl.plan.cost import Workload
 from patterndsl.plan.grouping import grouping_of, pairs
-from patterndsl.plan.plan import Grouping, Membership, Plan
+from patterndsl.plan.plan import Grouping, Membership, PartChoice, Plan
+from patterndsl.plan.rates import rates_of
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,23 @@ def test_pairs_count_the_ends_of_groups() -> None:
     assert found is not None
     # 128 choices on 8 groups of 8 keys: 16 for each, one tile and on average another half
     assert pairs(found[0], 64, 64, 16, 8) == (8 + 4) * 16 * 8
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ([((0, 1), False, GROUPED), ((2,), True, PLAIN)], "no groups of tokens"),
+        ([((0, 1), True, PLAIN), ((2,), False, GROUPED)], "no groups of tokens"),
+        ([(None, True, GROUPED)], "summaries have no layout"),
+        ([((0,), False, GROUPED), ((1,), False, GROUPED), ((2,), True, PLAIN)], ""),
+    ],
+)
+def test_what_has_no_groups_is_not_run_so(
+    parts: list[tuple[tuple[int, ...] | None, bool, str]], why: str
+) -> None:
+    """However a stored choice came to ask for it."""
+    main = pd.parse("lsh(4) | select(2, 8) | local(3) | pool(8)").module.main
+    (question,) = questions(at_length(main, 64), Shape(64, 64, 0), None, Workload(), rates_of("cpu", "xla"))
+    assert len(question.members) == 3
+    found = misfit(question, tuple(PartChoice(*part, 16, 16) for part in parts))
+    assert why in found and bool(found) == bool(why)
