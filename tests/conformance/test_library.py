@@ -124,6 +124,28 @@ def test_llama4_all_layers():
         np.testing.assert_array_equal(spec.mask(n, 4, layer=layer), expected)
 
 
+# What a file has beside its `main`: halves for separate heads or layers, and variants.
+BESIDE_MAIN = {
+    "sparse_transformer_fixed.own_block(8)": lambda i, j: (j <= i) & (j >= i - i % 8),
+    "sparse_transformer_fixed.columns_only(8, 3)": lambda i, j: (j <= i) & np.isin(j % 8, (5, 6, 7)),
+    "sparse_transformer_strided.nearby(8)": lambda i, j: (i - 7 <= j) & (j <= i),
+    "sparse_transformer_strided.column(8)": lambda i, j: np.isin(i - j, np.arange(0, 1000, 8)),
+    "transformer_xl.same_length(9)": lambda i, j: np.isin(i - j, np.arange(9)),
+    "block_diffusion.sampling(5)": lambda i, j: j < i - i % 5 + 5,
+    "axial.own_row(10, 13)": lambda i, j: (j >= i - i % 13) & (j < i - i % 13 + 13),
+    "axial.own_column(10, 13)": lambda i, j: np.isin(i - j, np.arange(-130, 131, 13)),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_MAIN)
+def test_beside_main(name):
+    file, _, call = name.partition(".")
+    spec = pd.parse(f"import {file} as p\npattern main = p.{call}")
+    for n, n_q in [(130, 130), (130, 20)] + [(65, 65), (2, 2)] * (file != "axial"):
+        i, j = positions(n, n_q)[:, None], np.arange(n)
+        np.testing.assert_array_equal(spec.mask(n, n_q), BESIDE_MAIN[name](i, j))
+
+
 def test_longformer_with_arguments():
     spec = pd.parse("import longformer as lf\npattern main = lf.longformer(window=6, globals=3)")
     expected = published("longformer")(positions(65), 65, window=6, tokens=3)
@@ -241,6 +263,7 @@ SUMMARISED = [
     ("longt5", "longt5", {"radius": 3, "block": 4}),
     ("longt5.decoder(3, 4)", "longt5_decoder", {"radius": 3, "block": 4}),
     ("combiner", "combiner", {"segment": 5}),
+    ("combiner.bidirectional(5)", "combiner_bidirectional", {"segment": 5}),
     ("compressive", "compressive", {"segment": 6, "memory": 9, "compressed": 4, "rate": 3}),
     ("compressive", "compressive", {"segment": 4, "memory": 2, "compressed": 100, "rate": 2}),
 ]

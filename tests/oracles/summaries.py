@@ -104,6 +104,13 @@ def combiner(q_positions, n, segment):
     return seen(q_positions, n, chunks(n, segment), sees)
 
 
+def combiner_bidirectional(q_positions, n, segment):
+    def sees(q, level, start, stop):
+        return level == 1 or start // segment == q // segment
+
+    return seen(q_positions, n, chunks(n, segment), sees)
+
+
 def compressive(q_positions, n, segment, memory, compressed, rate):
     """Segment by segment: what falls out of the memory is compressed, and the oldest of it forgotten."""
 
