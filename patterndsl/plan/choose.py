@@ -20,6 +20,7 @@ from patterndsl.diagnostics import SpecError
 from patterndsl.ir.expr import Expr
 from patterndsl.ir.nodes import Node
 from patterndsl.ir.normal import TOKENS, Branch
+from patterndsl.ir.table import Table
 from patterndsl.plan.cost import TERMS, Rates, Work, Workload, pairs_computed, part_work, seconds
 from patterndsl.plan.grouping import GROUPED
 from patterndsl.plan.plan import Alternative, Decision, Part, PartChoice
@@ -58,6 +59,13 @@ class Shape:
         n, n_q = max(self.n // factor, 1), max(self.n_q // factor, 1)
         aligned = self.offset == self.n - self.n_q
         return Shape(n, n_q, n - n_q if aligned else self.offset // factor)
+
+    def middle(self, factor: int) -> Shape:
+        """The queries in the middle, as many times fewer, and all keys."""
+        if self.offset is None:
+            raise ValueError("queries without known positions have no middle")
+        n_q = max(self.n_q // factor, 1)
+        return Shape(self.n, n_q, self.offset + (self.n_q - n_q) // 2)
 
 
 def default_blocks(n: int, n_q: int) -> tuple[int, int]:
@@ -281,6 +289,9 @@ class _Prices:
         self.growth: dict[tuple[Groups, str, int, tuple[bool, ...]], Work] = {}
         """Of parts that do the same kinds of work: tiles of one size read slices where others gather."""
         self.factor = _factor(question)
+        terms = question.branch.values()
+        self.looks_up = any(isinstance(e.value, Table) for t in terms for e in t.keep.walk())
+        """Which keys are met: those of the first queries may be anywhere."""
 
     def of(self, alternative: Alternative) -> Priced:
         """An alternative, with its price; infinite where it cannot be planned."""
@@ -313,7 +324,9 @@ class _Prices:
 
     def _work(self, branch: Branch, part: PartChoice, factor: int, later: bool) -> Work:
         q = self.question
-        shape = q.shape if factor == 1 else q.shape.shrunk(factor)
+        shape = q.shape
+        if factor > 1:
+            shape = shape.middle(factor) if self.looks_up else shape.shrunk(factor)
         made = q.build(branch, part.layout, shape, (part.block_q, part.block_k))
         return part_work(made, shape.n, shape.n_q, q.workload, later=later)
 

@@ -45,9 +45,11 @@ class RowTable:
     def runs(self) -> Runs:
         return self.table.runs
 
-    def blocks(self) -> Int64:
-        """The number of blocks that each row keeps."""
+    def blocks(self, partial: bool = False) -> Int64:
+        """The number of blocks that each row keeps. ``partial``: of those that it does not keep whole."""
         size = self.runs.stop - self.runs.start
+        if partial:
+            size = np.where(self.runs.full, 0, size)
         return np.bincount(self.runs.row, weights=size, minlength=self.rows).astype(np.int64)
 
     def spans(self) -> Int64:
@@ -103,7 +105,8 @@ def group_rows(tables: list[Table], rows: int) -> tuple[RowGroup, ...]:
         wide, padded = np.sort(np.concatenate([wide, rest])), []  # a loop takes any number of blocks
     looped = [wide[b] for b in buckets(width[wide], 1 if _sliced(tiled, wide) else 2, slack)]
     split = [("exact", g) for g in exact] + [("padded", g) for g in padded] + [("looped", g) for g in looped]
-    split = _by_gathered(split, gathered, slack)
+    partial = _total([t.blocks(partial=True) * t.table.block for t in tiled], rows)
+    split = _apart(_apart(split, partial, slack), gathered, slack)
     return tuple(RowGroup(Periodic.of(g), _segments(every, g, how)) for how, g in split)
 
 
@@ -151,11 +154,12 @@ def _sliced(tiled: list[RowTable], rows: Int64) -> bool:
     return True
 
 
-def _by_gathered(split: list[tuple[str, Int64]], gathered: Int64, slack: float) -> list[tuple[str, Int64]]:
-    """Split the groups whose rows differ much in their gathered slots, while there may be more groups."""
+def _apart(split: list[tuple[str, Int64]], slots: Int64, slack: float) -> list[tuple[str, Int64]]:
+    """Split the groups whose rows differ much in slots of a kind, while there may be more groups: each kind
+    is padded to the widest of a group."""
     for i in sorted(range(len(split)), key=lambda i: -len(split[i][1])):
         how, rows = split[i]
-        parts = buckets(gathered[rows], 2, slack)
+        parts = buckets(slots[rows], 2, slack)
         if len(parts) > 1 and len(split) < MOST_GROUPS:
             split[i] = (how, rows[parts[0]])
             split.append((how, rows[parts[1]]))

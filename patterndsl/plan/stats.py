@@ -98,6 +98,7 @@ def summary(plan: Plan) -> str:
     blocks: dict[Part, int] = {}
     for _, part, segment in _segments(plan):
         blocks[part] = max(blocks.get(part, 0), segment.block)
+    blocks |= {part: part.block_k for _, part, _ in _grouped(plan)}
     parts = [f"{part.layout.name} {part.block_q} × {block}" for part, block in blocks.items()]
     heads = f"{plan.num_heads} {_head(plan.num_heads)}"
     return f"<Plan: {plan.n_q} queries × {plan.n} keys, {heads}, {_shortened(parts)}>"

@@ -70,7 +70,7 @@ def layouts(text: str, n: int = 16384, **options: int) -> tuple[list[str], Plan]
 def test_work_follows_the_choice() -> None:
     """Not the n² tiles that it may fall on; and no more than half as much again."""
     names, plan = layouts("select(8, 64)")
-    assert names == [GROUPED]
+    assert names == [GROUPED] and "1 part: grouped " in repr(plan)
     assert plan.stats().computed <= 1.5 * 4 * 16384 * 8 * 64
     text = plan.explain()
     assert "each query meets 8 groups that it chose" in text and "blocks of 64 keys" in text
