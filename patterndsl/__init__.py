@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from patterndsl.frontend import load as load
     from patterndsl.frontend import parse as parse
     from patterndsl.plan.plan import Plan as Plan
+    from patterndsl.shared import shared_keys as shared_keys
     from patterndsl.spec import Slots as Slots
     from patterndsl.spec import Spec as Spec
     from patterndsl.trees import tree_order as tree_order
@@ -54,6 +55,7 @@ _HOME = {
     "patterndsl.diagnostics": ("SpecError",),
     "patterndsl.frontend": ("load", "parse"),
     "patterndsl.plan.plan": ("Plan",),
+    "patterndsl.shared": ("shared_keys",),
     "patterndsl.spec": ("Slots", "Spec"),
     "patterndsl.trees": ("tree_order",),
     "patterndsl.tuning": ("Tuned", "autotune"),

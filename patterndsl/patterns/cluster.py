@@ -123,9 +123,11 @@ class Cluster(Pattern):
 
 def directions(x: jax.Array) -> jax.Array:
     """Vectors divided by their lengths: 0 stays 0, and a vector that is not finite has NaN in it."""
+    import jax
     import jax.numpy as jnp
 
-    most = jnp.max(jnp.abs(x), axis=-1, keepdims=True)  # first, so that no square is 0 or ∞
+    # First, so that no square is 0 or ∞; it makes no difference, and so has no gradient either.
+    most = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     x = x / jnp.where(most > 0, most, 1)
     length = jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True))
     return x / jnp.where(length > 0, length, 1)

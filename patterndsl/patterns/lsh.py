@@ -26,7 +26,8 @@ class Lsh(Pattern):
     """Keys with the query's bucket in any of `rounds` hashes, once each. A hash draws a Gaussian matrix R
     [head_dim, buckets/2] from (seed, round), the same on every platform; the bucket of x is the place of the
     largest number of [xR, −xR]. The length of x does not matter to it, so that a model with shared queries
-    and keys passes its normalised queries as keys, which are then in their queries' buckets. What published
+    and keys passes `pd.shared_keys(q)` as keys, which are in their queries' buckets, up to rounding (`| self`
+    makes sure that a query sees itself). What published
     implementations add to make that fast (sorting, chunks of fixed size) is not part of the definition."""
 
     name = "lsh"
