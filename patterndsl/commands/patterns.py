@@ -61,7 +61,7 @@ def signature(cls: type[Pattern]) -> str:
 def default_text(parameter: Parameter) -> str:
     from patterndsl.ir.text import argument_text
 
-    return "auto" if parameter.default is None else argument_text(parameter.default)
+    return "auto" if parameter.default is None else argument_text(parameter.default, parameter.kind.sort)
 
 
 def meaning(cls: type[Pattern]) -> str:

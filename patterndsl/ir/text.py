@@ -173,12 +173,13 @@ def _call(p: Pattern) -> str:
     texts = []
     for position, (parameter, value) in enumerate(given):
         plain = position == 0 and parameter is parameters(type(p))[0] and len(required) <= 2
-        texts.append(argument_text(value) if plain else f"{parameter.name}={argument_text(value)}")
+        text = argument_text(value, parameter.kind.sort)
+        texts.append(text if plain else f"{parameter.name}={text}")
     return f"{p.name}({', '.join(texts)})"
 
 
-def argument_text(x: Any) -> str:
-    """An argument as a spec writes it."""
+def argument_text(x: Any, sort: str) -> str:
+    """An argument, of a parameter of that sort, as a spec writes it."""
     if isinstance(x, Expr):
         return expr_text(x)
     if isinstance(x, Tokens):
@@ -191,18 +192,13 @@ def argument_text(x: Any) -> str:
         return "true" if x else "false"
     if isinstance(x, float):
         return decimal_text(x)
-    return x if isinstance(x, str) and x.isidentifier() and x not in _STRINGS else f'"{x}"'
+    return str(x) if sort == "input" else f'"{x}"'
 
 
 def decimal_text(x: float) -> str:
     """A number without an exponent, as `float` reads it back."""
     text = f"{Decimal(repr(x)):f}"
     return text if "." in text else f"{text}.0"
-
-
-_STRINGS = frozenset(
-    {"mean", "max", "first", "last", "count", "one", "minmax", "query", "block", "head", "group"}
-)
 
 
 def _item(item: Any) -> str:

@@ -177,10 +177,10 @@ def signature_text(cls: type[Pattern]) -> str:
     """How a built-in is called: ``random(blocks, block=64, seed=0)``."""
     from patterndsl.ir.text import argument_text
 
-    parts = [
-        p.name if p.required else f"{p.name}=…" if p.optional else f"{p.name}={argument_text(p.default)}"
-        for p in parameters(cls)
-    ]
+    parts = []
+    for p in parameters(cls):
+        default = "…" if p.optional else argument_text(p.default, p.kind.sort)
+        parts.append(p.name if p.required else f"{p.name}={default}")
     return f"{cls.name}({', '.join(parts)})" if parts else cls.name
 
 
