@@ -117,13 +117,13 @@ def _branch(
     dtype = jnp.promote_types(x.q.dtype, jnp.float32)
     kv_heads = heads // (x.q.shape[2] // x.k.shape[2])
     q = x.q[:, :, heads].astype(dtype)
-    k, v = (a[:, :, kv_heads].astype(dtype) for a in (x.k, x.v))
     bias = None
     if x.bias is not None:
         bias = (x.bias[:, heads] if x.bias.shape[1] > 1 else x.bias).astype(dtype)
     logits, values = [], []
     for pool, count in counts.items():
-        s, value = _pool_logits(pool, jnp.asarray(count), q, k, v, bias, heads, positions, x)
+        keys, value = (summaries(pool, a.astype(dtype), x.kv_lengths)[0][:, :, kv_heads] for a in (x.k, x.v))
+        s = _pool_logits(pool, jnp.asarray(count), q, keys, bias, heads, positions, x)
         logits.append(s)
         values.append(value)
     return _softmax(jnp.concatenate(logits, axis=-1), jnp.concatenate(values, axis=1))
@@ -133,22 +133,20 @@ def _pool_logits(
     pool: Pool,
     count: jax.Array,
     q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    keys: jax.Array,
     bias: jax.Array | None,
     heads: np.ndarray[Any, Any],
     positions: jax.Array,
     x: Operands,
-) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, N, T, slots] of one source, −inf where not kept, and its values [B, slots, N, Hv]."""
-    n = k.shape[1]
+) -> jax.Array:
+    """Logits [B, N, T, slots] of one source, whose keys are [B, slots, N, H]; −inf where not kept."""
+    n = x.k.shape[1]
     tokens = np.arange(pool.chunks(n))[:, None] * pool.stride + np.arange(pool.size)  # [C, size]
     real = jnp.asarray(tokens < n)[None]
     if x.kv_lengths is not None:
         real = real & (jnp.asarray(tokens)[None] < x.kv_lengths[:, None, None])
     tokens = np.minimum(tokens, n - 1)
     size = jnp.maximum(jnp.sum(real, axis=-1), 1)  # [B | 1, C]
-    keys, values = (pooled(a[:, tokens], real, pool.reduce) for a in (k, v))
     s = jnp.einsum("bqnh,bcnh->bnqc", q, keys, precision="highest") * x.scale
     if x.softcap is not None:
         s = jnp.tanh(s / x.softcap) * x.softcap
@@ -164,15 +162,35 @@ def _pool_logits(
     count = count[:, None] if count.ndim == 3 else count  # [B | 1, N | 1, T, slots] (or without both)
     kept = (count > 0) & jnp.any(real, axis=-1)[:, None, None]
     s = s + jnp.log(jnp.maximum(count, 1).astype(s.dtype))
-    return jnp.where(kept, s, -jnp.inf), values
+    return jnp.where(kept, s, -jnp.inf)
+
+
+def summaries(pool: Pool, x: jax.Array, kv_lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Keys or values [B, n, K, H] of the tokens → those of the chunks, [B, C, K, H], and which chunks have a
+    real token, [B | 1, C]."""
+    n = x.shape[1]
+    if not pool.nests(n):
+        raise ValueError("chunks that are not made of whole chunks have no summaries of these")
+    chunk = np.arange(pool.chunks(n))[:, None]
+    if pool.of is None:
+        index = chunk * pool.stride + np.arange(pool.size)
+        members, exist = x, jnp.arange(n)[None] < (n if kv_lengths is None else kv_lengths[:, None])
+    else:
+        index = chunk * pool.fan + np.arange(pool.fan)
+        members, exist = summaries(pool.of, x, kv_lengths)
+    last = members.shape[1] - 1
+    real = jnp.asarray(index <= last) & exist[:, np.minimum(index, last)]
+    return pooled(members[:, np.minimum(index, last)], real, pool.reduce), jnp.any(real, axis=-1)
 
 
 def pooled(x: jax.Array, real: jax.Array, reduce: Any) -> jax.Array:
-    """Chunks of tokens [B, C, size, N, H] to one vector each, over the real tokens (``real`` [B | 1, C,
-    size])."""
-    if callable(reduce):
-        return jnp.asarray(reduce(x, real))
+    """Chunks [B, C, size, K, H] of tokens, or of summaries, to one vector each, over the real ones
+    (``real`` [B | 1, C, size])."""
     inside = real[..., None, None]
+    if callable(reduce):
+        some = jnp.any(real, axis=-1, keepdims=True)  # a function need not know what to make of nothing
+        made = jnp.asarray(reduce(jnp.where(inside, x, 0), real | ~some))
+        return jnp.where(some[..., None], made, 0)
     if reduce == "mean":
         total = jnp.sum(jnp.where(inside, x, 0), axis=2)
         return total / jnp.maximum(jnp.sum(real, axis=2), 1).astype(x.dtype)[..., None, None]

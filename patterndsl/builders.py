@@ -245,7 +245,7 @@ def _converted(kind: Kind, value: Any, specs: list[Spec], inputs: dict[str, str]
                 raise TypeError
             return value
         case "string":
-            if callable(value):
+            if kind.function and callable(value):
                 return value
             if value not in kind.choices:
                 raise ValueError

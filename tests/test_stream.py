@@ -16,6 +16,7 @@ from patterndsl.diagnostics import SpecError
 from patterndsl.horizon import Horizon, horizon
 from patterndsl.ir.nodes import Intersection, Module, Node, Union
 from patterndsl.spec import Spec
+from tests.conformance.structures import weighted
 from tests.strategies import nodes
 
 SLOW = pytest.mark.slow
@@ -24,7 +25,7 @@ SPECS = {
     "causal & (local(5) | sinks(2))": Horizon(2, 4, 1, 4),
     COMPRESSIVE: Horizon(0, 24, 8, 8, grain=2),
     "causal & segment_memory(8, 12)": Horizon(0, 16, 8, 16),
-    'causal & (local(4) | local(20) & hierarchical(3, levels=2, leaf=2, reduce="max"))': Horizon(
+    'causal & (local(4) | local(20) & hierarchical(3, 1, 2, 2, reduce="max", of="summaries"))': Horizon(
         0, 18, 6, 3, grain=2, reduce="max"
     ),
     "heads { 0 => causal & dilated(3, 4); _ => causal & chunked(6) }": Horizon(0, 8, 6, 8),
@@ -70,6 +71,21 @@ def test_pieces_of_any_length_give_what_one_pass_gives(spec: str, pieces: tuple[
     np.testing.assert_allclose(found, wanted, atol=2e-5)
     for x, y in zip(back(cotangent), back_of_whole(cotangent), strict=True):
         np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+@SLOW
+def test_summaries_of_summaries_of_ones_own() -> None:
+    """A pooling that depends on where in a chunk something is: the state's chunks begin where the sequence's
+    do."""
+    (q, k, v), found = arrays(79), []
+    far = pd.local(40) & pd.hierarchical(2, levels=3, leaf=2, reduce=weighted, of="summaries")
+    spec = pd.causal & (pd.local(4) | far)
+    attention = pd.compile(spec)
+    state = empty(attention)
+    for piece in zip(*(cut(x, PIECES[0]) for x in (q, k, v)), strict=True):
+        out, state = attention(*piece, state=state)
+        found.append(out)
+    np.testing.assert_allclose(jnp.concatenate(found, 1), pd.reference(spec, q, k, v), atol=2e-5)
 
 
 def test_arguments_and_the_log_sum_exp() -> None:

@@ -21,7 +21,7 @@ from patterndsl.backends.cpu_native.calls import Floats, Runtime, Settings, bran
 from patterndsl.backends.cpu_native.schedule import Schedule, make_schedule
 from patterndsl.backends.native_library import DTYPES
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads, pick
-from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
+from patterndsl.backends.xla.summaries import refused, summarize, summarize_bias
 from patterndsl.plan.plan import Plan
 
 Result = tuple[jax.Array, jax.Array]
@@ -46,10 +46,9 @@ class CpuNativeBackend:
                 f"it does not know patterns chosen from q and k: {chosen}", "use backend='xla'"
             )
         for source in (s for g in plan.groups for b in g.branches for p in b.parts for s in p.sources):
-            if not callable(source.pool.reduce) and source.pool.reduce not in REDUCES:
-                return Unsupported(
-                    f"no such reduce of summaries: {source.pool.reduce!r}", f"use one of {REDUCES}"
-                )
+            no_summaries = refused(source.pool, plan.n)
+            if no_summaries is not None:
+                return no_summaries
         why = build.load()
         if why is not None:
             return Unsupported(why, f"run `{build.COMMAND}`, or use backend='xla'")
@@ -61,11 +60,9 @@ class CpuNativeBackend:
 
     def lower(self, plan: Plan, target: Target) -> Kernel:
         """The function that computes the plan. Raises ValueError where `supports` refuses."""
-        refused = self.supports(plan, target)
-        if refused is not None:
-            raise ValueError(
-                f"the cpu_native backend cannot run this plan: {refused.reason}; {refused.advice}"
-            )
+        why = self.supports(plan, target)
+        if why is not None:
+            raise ValueError(f"the cpu_native backend cannot run this plan: {why.reason}; {why.advice}")
         name = build.library().stem
 
         @functools.partial(jax.jit, static_argnames=("scale", "softcap"))

@@ -19,7 +19,7 @@ from patterndsl.backends.xla.heads import HeadPacking, pack_heads
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
 from patterndsl.backends.xla.order import Result, merge, pad
 from patterndsl.backends.xla.schedule import GroupedPass, prepare_grouped
-from patterndsl.backends.xla.summaries import REDUCES, summarize, summarize_bias
+from patterndsl.backends.xla.summaries import refused, summarize, summarize_bias
 from patterndsl.backends.xla.tiles import Pass, prepare
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
@@ -40,18 +40,16 @@ class XlaBackend:
         for group in plan.groups:
             for part in (p for b in group.branches for p in b.parts):
                 for source in part.sources:
-                    if not callable(source.pool.reduce) and source.pool.reduce not in REDUCES:
-                        return Unsupported(
-                            f"no such reduce of summaries: {source.pool.reduce!r}",
-                            f"use one of {', '.join(REDUCES)}, or a function",
-                        )
+                    why = refused(source.pool, plan.n)
+                    if why is not None:
+                        return why
         return None
 
     def lower(self, plan: Plan, target: Target) -> Kernel:
         """The function that computes the plan. Raises ValueError where `supports` refuses."""
-        refused = self.supports(plan, target)
-        if refused is not None:
-            raise ValueError(f"the xla backend cannot run this plan: {refused.reason}; {refused.advice}")
+        why = self.supports(plan, target)
+        if why is not None:
+            raise ValueError(f"the xla backend cannot run this plan: {why.reason}; {why.advice}")
         program = _Program(plan, target)
 
         def kernel(x: Operands) -> list[tuple[jax.Array, jax.Array]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from patterndsl.backends import Unsupported
 from patterndsl.backends.xla.logits import accumulator
 from patterndsl.backends.xla.order import pad
 from patterndsl.ir.nodes import Pool
@@ -19,8 +20,44 @@ REDUCES = ("mean", "max", "first", "last")
 def summarize(x: jax.Array, pools: Iterable[Pool], kv_lengths: jax.Array | None) -> dict[Pool, jax.Array]:
     """Keys or values [B, S, K, H] of the tokens → for each pool those of the chunks, [B, C, K, H]; 0 for
     empty chunks."""
-    means = [p for p in pools if p is not TOKENS and p.reduce == "mean" and p.size == p.stride]
+    made = _means(x, {p for pool in pools for p in _chain(pool)}, kv_lengths)
+
+    def make(pool: Pool) -> jax.Array:
+        if pool not in made:
+            below, own, lengths = x, pool, kv_lengths
+            if pool.of is not None:  # the chunks below are to it what tokens are to a chunk of ``fan`` tokens
+                below, own = make(pool.of), Pool(pool.fan, pool.fan, pool.reduce)
+                lengths = None if kv_lengths is None else -(-kv_lengths // pool.of.stride)
+            made[pool] = _summarize(below, own, lengths)
+        return made[pool]
+
+    return {pool: make(pool).astype(x.dtype) for pool in pools}
+
+
+def refused(pool: Pool, n: int) -> Unsupported | None:
+    """Why the summaries of a pool cannot be made, None where they can."""
+    for reduce in (p.reduce for p in _chain(pool)):
+        if not callable(reduce) and reduce not in REDUCES:
+            advice = f"use one of {', '.join(REDUCES)}, or a function"
+            return Unsupported(f"no such reduce of summaries: {reduce!r}", advice)
+    if not pool.nests(n):
+        reason = f"chunks of {pool.size} tokens are not made of whole chunks of the level below"
+        return Unsupported(reason, "let each level's chunks be a multiple of those below, side by side")
+    return None
+
+
+def _chain(pool: Pool) -> Iterator[Pool]:
+    """The pool, the one that it is made of, and so on."""
+    yield pool
+    if pool.of is not None:
+        yield from _chain(pool.of)
+
+
+def _means(x: jax.Array, pools: Iterable[Pool], kv_lengths: jax.Array | None) -> dict[Pool, jax.Array]:
+    """Of those that pool tokens that lie side by side, the means: not rounded yet, as others are made of
+    them."""
     made: dict[Pool, jax.Array] = {}
+    means = [p for p in pools if p.reduce == "mean" and p.size == p.stride and p.of is None]
     tokens = x.astype(accumulator(x.dtype))
     if kv_lengths is not None:
         tokens = jnp.where((jnp.arange(x.shape[1]) < kv_lengths[:, None])[..., None, None], tokens, 0)
@@ -32,8 +69,8 @@ def summarize(x: jax.Array, pools: Iterable[Pool], kv_lengths: jax.Array | None)
             finer = jnp.sum(_windows(finer, pool.size // size, pool.size // size, 1), axis=2)
             sums.append((pool.size, finer))
         real = jnp.maximum(_real(pool, x.shape[1], kv_lengths), 1)[..., None, None]
-        made[pool] = (finer / real).astype(x.dtype)
-    return {pool: made[pool] if pool in made else _summarize(x, pool, kv_lengths) for pool in pools}
+        made[pool] = finer / real
+    return made
 
 
 def _summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Array:
@@ -59,7 +96,8 @@ def _summarize(x: jax.Array, pool: Pool, kv_lengths: jax.Array | None) -> jax.Ar
         # Chunks without real tokens see zeros: a maximum over nothing would be −inf, and its gradient NaN.
         return jnp.max(jnp.where(wide, tokens, jnp.where(some[..., None, :, :], -jnp.inf, 0)), axis=2)
     assert callable(pool.reduce)
-    seen = mask | (real == 0)[..., None]  # the same care for a callable: it never sees an empty chunk
+    # The same care for a callable, which never sees an empty chunk; its mask is [B | 1, chunks, size].
+    seen = (mask | (real == 0)[..., None]).reshape(-1, chunks, pool.size)
     reduced = pool.reduce(jnp.where(wide, tokens, 0), seen)
     expected = (x.shape[0], chunks, *x.shape[2:])
     if reduced.shape != expected:

@@ -218,7 +218,9 @@ class Call(Node):
 class Pool(metaclass=Interned):
     """Summaries: chunk c stands for tokens c·stride … min(c·stride + size, n) − 1, pooled by ``reduce``.
 
-    ``weight="count"`` adds log(tokens in the chunk) to the summary's logit. ``level`` is for display.
+    ``weight="count"`` adds log(tokens in the chunk) to the summary's logit. ``level`` is for display. With
+    ``of``, whose chunks lie side by side, it is not the tokens that are pooled but the summaries c·fan …
+    c·fan + fan − 1 of that pool, of which those that stand for a token.
     """
 
     size: int
@@ -226,10 +228,20 @@ class Pool(metaclass=Interned):
     reduce: str | Callable[..., Any] = "mean"
     weight: str = "count"
     level: int = 1
+    of: Pool | None = None
+    fan: int = 1
 
     def chunks(self, n: int) -> int:
         """How many chunks n tokens make, the ragged last one included."""
         return -(-n // self.stride)
+
+    def nests(self, n: int) -> bool:
+        """Whether, at n, the summaries that a chunk is made of stand for the chunk's tokens."""
+        if self.of is None:
+            return True
+        apart = self.of.size != self.of.stride or self.size != self.stride
+        one = self.chunks(n) <= 1 and self.of.chunks(n) <= self.fan
+        return self.of.nests(n) and not apart and (one or self.stride == self.fan * self.of.stride)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -242,7 +242,7 @@ def _fits(kind: Kind, value: object) -> bool:
         case "pattern":
             return isinstance(value, Node)
         case "string":
-            return callable(value) or value in kind.choices
+            return (kind.function and callable(value)) or value in kind.choices
         case "flag":
             return isinstance(value, bool)
         case "input":

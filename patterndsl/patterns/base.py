@@ -24,12 +24,13 @@ Sort = Literal["number", "decimal", "tokens", "shape", "pattern", "string", "fla
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What an argument takes. ``least``: the smallest number allowed (of each item of a shape, too).
-    ``holds``: the kind of an input."""
+    ``holds``: the kind of an input. ``function``: in Python a function will do, too."""
 
     sort: Sort
     least: int | None = None
     choices: tuple[str, ...] = ()
     holds: str = "token"
+    function: bool = False
 
 
 Number: TypeAlias = Annotated[Expr, Kind("number")]
@@ -43,8 +44,9 @@ Operand: TypeAlias = Annotated[Node, Kind("pattern")]
 InputName: TypeAlias = Annotated[str, Kind("input")]
 Centroids: TypeAlias = Annotated[str, Kind("input", holds="centroids")]
 Flag: TypeAlias = Annotated[bool, Kind("flag")]
-Reduce: TypeAlias = Annotated[Any, Kind("string", choices=("mean", "max", "first", "last"))]
+Reduce: TypeAlias = Annotated[Any, Kind("string", choices=("mean", "max", "first", "last"), function=True)]
 Weight: TypeAlias = Annotated[str, Kind("string", choices=("count", "one"))]
+Of: TypeAlias = Annotated[str, Kind("string", choices=("tokens", "summaries"))]
 
 REGISTRY: dict[str, type[Pattern]] = {}
 

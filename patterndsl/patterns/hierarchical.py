@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from patterndsl.ir.expr import C, Expr, Q, Unknown, all_of, build, maximum
 from patterndsl.ir.nodes import Node, Pattern, Pool
-from patterndsl.patterns.base import Count, Kind, Reduce, Size, Weight, pattern
+from patterndsl.patterns.base import Count, Kind, Of, Reduce, Size, Weight, pattern
 
 REACH = 2**31 - 1  # positions are no larger, unless n is
 MAX_LEVELS = 64  # factor ≥ 2: enough for 2^64 tokens
@@ -24,6 +24,7 @@ class Pyramid:
     levels: int | None
     reduce: str | Callable[..., Any]
     weight: str
+    of: str
 
     def chunk(self, level: int, n: int | None = None) -> int:
         """Tokens in a chunk of the level; where n is known, no more than any position, so that numbers stay
@@ -49,13 +50,17 @@ class Pyramid:
     def summaries(self, n: int | None) -> tuple[tuple[Pool, Expr], ...]:
         """At each level, the chunks that are not near though their parent is."""
         top, found = self.top(n), []
+        below: Pool | None = None
         for level in range(1, top + 1):
             size = self.chunk(level) if n is None else min(self.chunk(level), n)  # one chunk is all n tokens
             far = ~self.near(level, Q, C, n)
             if level < top:
                 factor = self.factor if n is None else min(self.factor, max(REACH, 4 * n))
                 far = all_of(far, self.near(level + 1, Q, C // factor, n))
-            found.append((Pool(size, size, self.reduce, self.weight, level), far))
+            fan = 1 if below is None else self.factor if n is None else min(self.factor, n)
+            pool = Pool(size, size, self.reduce, self.weight, level, below, fan)
+            below = pool if self.of == "summaries" else None
+            found.append((pool, far))
         return tuple(found)
 
     def pairs(self, n: Expr) -> Expr:
@@ -92,7 +97,10 @@ class Hierarchical(Levels):
     distance > `window`) but whose parent is near; at level 0 the tokens whose chunk is near; at the top level
     every chunk not near. So each token is represented exactly once, by itself or by one summary. `reduce`
     (mean, max, first, last) makes a summary's key and value; `weight="count"` adds log(tokens in the chunk)
-    to its logit, `weight="one"` nothing. `levels=auto` is as many as n needs."""
+    to its logit, `weight="one"` nothing. `levels=auto` is as many as n needs. `of="summaries"` makes the
+    summaries above level 1 of the `factor` summaries below instead of the tokens: where chunks are not full,
+    their mean is another, and a pooling of one's own (in Python `reduce` is also a function) then costs a
+    level as many vectors as the one below has chunks, not n."""
 
     name = "hierarchical"
     growth = "n·log n"
@@ -112,19 +120,21 @@ class Hierarchical(Levels):
     levels: Size | None = None
     reduce: Reduce = "mean"
     weight: Weight = "count"
+    of: Of = "tokens"
 
     @property
     def _pyramid(self) -> Pyramid:
         factor = int(self.factor)
         leaf = int(self.leaf) if self.leaf is not None else factor
         levels = int(self.levels) if self.levels is not None else None
-        return Pyramid(factor, int(self.window), leaf, levels, self.reduce, self.weight)
+        return Pyramid(factor, int(self.window), leaf, levels, self.reduce, self.weight, self.of)
 
 
 @pattern
 class Tree(Levels):
     """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own
-    chunk, and above it, level by level, the summaries of the other chunks of its parent."""
+    chunk, and above it, level by level, the summaries of the other chunks of its parent. `of` is as in
+    `hierarchical`."""
 
     name = "tree"
     growth = "n·log n"
@@ -132,33 +142,36 @@ class Tree(Levels):
     examples = ("tree(2)", "tree(branching=4)")
 
     branching: Annotated[Expr, Kind("number", 2)]
+    of: Of = "tokens"
 
     @property
     def _pyramid(self) -> Pyramid:
         branching = int(self.branching)
-        return Pyramid(branching, 0, branching, None, "mean", "count")
+        return Pyramid(branching, 0, branching, None, "mean", "count", self.of)
 
     def simplified(self) -> Node:
-        return Hierarchical(self.branching, Expr("const", (), 0))
+        return Hierarchical(self.branching, Expr("const", (), 0), of=self.of)
 
 
 @pattern
 class Recursive(Levels):
     """Divide and conquer, `hierarchical(branch, window=0, leaf=base)`: tokens see each other in blocks of
     `base`; then, level by level as a merge sort goes, `branch` neighbouring blocks become one, and each of
-    them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`."""
+    them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`. `of` is as in
+    `hierarchical`."""
 
     name = "recursive"
     growth = "n·(base + log n)"
     source = "The hierarchically off-diagonal (HODLR) structure; Ambikasaran and Darve 2013, arXiv:1403.5337"
-    examples = ("recursive(4)", "recursive(base=6, branch=3)")
+    examples = ("recursive(4)", 'recursive(base=6, branch=3, of="summaries")')
 
     base: Size
     branch: Annotated[Expr, Kind("number", 2)] = Expr("const", (), 2)
+    of: Of = "tokens"
 
     @property
     def _pyramid(self) -> Pyramid:
-        return Pyramid(int(self.branch), 0, int(self.base), None, "mean", "count")
+        return Pyramid(int(self.branch), 0, int(self.base), None, "mean", "count", self.of)
 
     def simplified(self) -> Node:
-        return Hierarchical(self.branch, Expr("const", (), 0), self.base)
+        return Hierarchical(self.branch, Expr("const", (), 0), self.base, of=self.of)

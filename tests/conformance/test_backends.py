@@ -31,7 +31,7 @@ COMBINED = [
     "causal & (segments(16, 1) + segments(32, 2))",  # counts above one
     "heads { 0:2 => local(4); _ => causal & hierarchical(2, leaf=8) }",
     "where(q, k: (q - k) % (h + 1) == 0)",
-    "(causal | sinks(5)) & (local(6) | tree(3))",
+    '(causal | sinks(5)) & (local(6) | tree(3, of="summaries"))',
 ]
 
 

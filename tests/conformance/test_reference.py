@@ -26,7 +26,8 @@ def operands(n, n_q, seed=0):
 
 
 def attend(counts, table, q, k, v, *, reduce="mean", weighted=True, scale=None, softcap=None, sinks=None):
-    """Output and log-sum-exp, one query at a time. ``counts`` [n_q, slots] or one such matrix per head."""
+    """Output and log-sum-exp, one query at a time. ``counts`` [n_q, slots] or one such matrix per head;
+    ``reduce`` a name, or what makes the vector of (all tokens, level, start, stop)."""
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     scale = 1 / np.sqrt(q.shape[-1]) if scale is None else scale
     out, lse = np.zeros((*q.shape[:3], v.shape[-1])), np.full(q.shape[:3], -np.inf)
@@ -36,7 +37,11 @@ def attend(counts, table, q, k, v, *, reduce="mean", weighted=True, scale=None, 
         for count, (level, start, stop) in zip(row, table, strict=True):
             if not count:
                 continue
-            key, value = (POOL[reduce](x[b, start:stop, head // (HEADS // KV_HEADS)]) for x in (k, v))
+            tokens = (x[b, :, head // (HEADS // KV_HEADS)] for x in (k, v))
+            if callable(reduce):
+                key, value = (reduce(x, level, start, stop) for x in tokens)
+            else:
+                key, value = (POOL[reduce](x[start:stop]) for x in tokens)
             logit = scale * (q[b, t, head] @ key)
             logit = softcap * np.tanh(logit / softcap) if softcap else logit
             logits.append(logit + np.log(count) + (np.log(stop - start) if level and weighted else 0))

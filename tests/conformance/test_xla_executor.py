@@ -439,6 +439,10 @@ def test_what_is_refused():
     assert isinstance(refused, Unsupported) and "median" in refused.reason
     with pytest.raises(ValueError, match="median"):
         BACKEND.lower(plan, target)
+    below = Pool(4, 4)
+    for pool in (Pool(6, 6, of=below, fan=2), Pool(8, 4, of=below, fan=2), Pool(8, 8, of=Pool(4, 2), fan=2)):
+        refused = BACKEND.supports(make_plan({(0,): [[(pool, Term(TRUE))]]}, 16), target)
+        assert isinstance(refused, Unsupported) and "not made of whole chunks" in refused.reason
     plan = make_plan({(0,): [[(TOKENS, Term(TRUE))]]}, 8)
     assert BACKEND.supports(plan, target) is None
     assert "int32" in BACKEND.supports(plan, Target("cpu", "int32", 1, 1, 1, 8, 8)).reason

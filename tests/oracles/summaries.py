@@ -50,6 +50,16 @@ def slots(q_positions, n, factor, window=1, leaf=None, levels=None, causal=False
     return kept, table
 
 
+def summary_of_summaries(x, length, level, start, reduce, factor, leaf):
+    """The vector of the chunk of `level` that begins at token `start`, of x [tokens, …] of which `length`
+    exist: what `reduce` makes of a list of vectors, the chunk's tokens, or above level 1 its summaries."""
+    if level == 0:
+        return x[start]
+    size, step = leaf * factor ** (level - 1), 1 if level == 1 else leaf * factor ** (level - 2)
+    inside = [s for s in range(start, start + size, step) if s < length]
+    return reduce([summary_of_summaries(x, length, level - 1, s, reduce, factor, leaf) for s in inside])
+
+
 def seen(q_positions, n, table, sees):
     """``sees(q, level, start, stop)`` for each query and slot; the table holds the tokens, too."""
     table = [(0, token, token + 1) for token in range(n)] + table

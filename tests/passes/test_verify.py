@@ -43,6 +43,7 @@ INVALID = {
     "takes a shape": builtin("axial")((), as_expr(0)),
     "takes a pattern": builtin("transpose")(as_expr(1)),
     "takes a string": builtin("hierarchical")(as_expr(4), reduce="median"),
+    "`of` of tree takes a string": builtin("tree")(as_expr(4), of=max),
     "an argument is a number": LOCAL(as_expr(4) < 3),
     "reads no run-time input": LOCAL(read("known", as_expr(0))),
     "an operator has members": Union(()),

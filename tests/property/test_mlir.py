@@ -60,6 +60,11 @@ def test_a_callable_has_no_text() -> None:
         text(spec.module)
 
 
+def test_an_input_may_be_named_like_a_string() -> None:
+    spec = pd.parse('input first: token\npattern main = same(first) & tree(3, of="summaries")')
+    assert str(spec.module.main) == 'same(first) & tree(3, of="summaries")'
+
+
 @MANY
 @given(nodes(2, choice=True), st.data())
 def test_damaged_text_is_refused_or_is_another_module(node, data) -> None:
