@@ -152,7 +152,7 @@ class _Loop:
             return lax.fori_loop(0, -(-count // part.block_q), one, carry)
 
         def lane(i: jax.Array, carry: Any) -> Any:
-            mine = Lane.of(i, self.lanes)
+            mine = Lane.of(jnp.int32(i), self.lanes)  # which is 64 bits long where JAX has them
             return lax.fori_loop(0, s.number[i], lambda p, c: group(mine, s.visited[i, p], c), carry)
 
         return lax.fori_loop(0, self.total, lane, carry)

@@ -182,6 +182,12 @@ def test_second_derivatives(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["lsh(4)", pytest.param("select(2, 8)", marks=SLOW)])
+def test_where_integers_have_64_bits(text: str) -> None:
+    with jax.enable_x64(True):
+        compare(text, n=20)
+
+
 def test_batch_of_a_size_known_late() -> None:
     attention = grouped("select(2, 8)", 24, 24, (8, 8))
     (batch,) = jax.export.symbolic_shape("b")
