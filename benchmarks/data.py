@@ -3,9 +3,10 @@
     python benchmarks/data.py [--n 16384] [--only NAME …] [--save]
 
 float32, batch 1, 4 heads of 64, forward, the least of some rounds. "dense": the time of
-`jax.nn.dot_product_attention` without a mask. "n² ÷ kept": what its time would shrink by if only the pairs
-kept cost anything; "share": how much of that is had. "compiled": programs that JAX compiles for other values
-of the inputs, and other q and k; none is expected.
+`jax.nn.dot_product_attention` without a mask; "full": that of `full` on the backend that runs the pattern,
+which never holds all scores at once. "n² ÷ kept": what their time would shrink by if only the pairs kept cost
+anything; "share" and "share of full": how much of that is had. "compiled": programs that JAX compiles for
+other values of the inputs, and other q and k; none is expected.
 """
 
 from __future__ import annotations
@@ -63,11 +64,15 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
         return {name: made[name]() for name in spec.inputs}
 
     first, dense = given(0), jax.jit(jax.nn.dot_product_attention)
+    full = jax.jit(pd.compile("full", backend="xla"))  # the one backend that runs what depends on the data
     calls = [
         lambda: attention(q, k, v, **first).block_until_ready(),
         lambda: dense(q, k, v).block_until_ready(),
+        lambda: full(q, k, v).block_until_ready(),
     ]
-    ours, theirs = quickest(calls, rounds, turn=2.0)  # the first call after dense attention takes memory anew
+    ours, theirs, whole = quickest(
+        calls, rounds, turn=2.0
+    )  # the first call after dense attention takes memory anew
     before = attention._cache_size()
     attention(q[:, ::-1], k, v, **given(1)).block_until_ready()
     kept = n * n / pairs(spec, n, q, k, first)
@@ -78,6 +83,9 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
         theirs / ours,
         kept,
         theirs / ours / kept,
+        1e3 * whole,
+        whole / ours,
+        whole / ours / kept,
         attention._cache_size() - before,
     ]
 
@@ -91,7 +99,18 @@ def pairs(spec: pd.Spec, n: int, q: jax.Array, k: jax.Array, inputs: dict[str, A
     return float(spec.mask(n, operands=operands, inputs=host, num_heads=q.shape[2]).sum())
 
 
-HEADER = ("pattern", "ms", "dense ms", "dense ÷ ours", "n² ÷ kept", "share", "compiled")
+HEADER = (
+    "pattern",
+    "ms",
+    "dense ms",
+    "dense ÷ ours",
+    "n² ÷ kept",
+    "share",
+    "full ms",
+    "full ÷ ours",
+    "share of full",
+    "compiled",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
