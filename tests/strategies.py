@@ -44,6 +44,10 @@ CENTROIDS = "mu"
 Nodes = st.SearchStrategy[Node]
 
 
+LONGEST = 300
+"""The longest sequence that random specs are checked at."""
+
+
 def specs(depth: int = 4, **options: bool) -> st.SearchStrategy[Spec]:
     """Specs over pattern trees of at most that depth; options as for `nodes`."""
     return nodes(depth, **options).map(as_module).map(Spec)
@@ -178,8 +182,8 @@ def _arguments(draw: st.DrawFn, cls: type[Pattern], of_n: bool, operand: Node | 
         node = cls(*given)
         try:
             check_arguments(node, None)
-            if _chooses(cls):  # `lsh` wants an even number
-                all(at_length(node, n) for n in (1, 4, 5))
+            if _chooses(cls):  # `lsh` wants an even number of buckets, and 64 rounds at most
+                all(at_length(node, n) for n in (1, 4, 5, LONGEST))
         except SpecError:
             continue
         return node

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
 import patterndsl as pd
-from tests.strategies import centroid_values, specs
+from tests.strategies import LONGEST, centroid_values, specs
 
 TOLERANCE = 2e-5
 # Every example compiles; shrinking a failure would take longer than reading it.
@@ -69,7 +69,7 @@ def test_attention_is_the_reference(spec: pd.Spec, n: int, n_q: int, blocks: tup
 
 @pytest.mark.slow
 @settings(RELAXED, max_examples=75)
-@given(ANY, st.integers(1, 300), st.integers(1, 300), st.sampled_from([None, (16, 16), (32, 64)]))
+@given(ANY, st.integers(1, LONGEST), st.integers(1, LONGEST), st.sampled_from([None, (16, 16), (32, 64)]))
 def test_attention_is_the_reference_up_to_300(
     spec: pd.Spec, n: int, n_q: int, blocks: tuple[int, int] | None
 ) -> None:
