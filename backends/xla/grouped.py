@@ -185,7 +185,7 @@ class _Loop:
                 index = jnp.minimum(places, s.keys.shape[-1] - 1)
                 positions = s.keys[lane.number, index]
             real = (places < start + count)[None]
-            return Block(first, positions, real & new(positions) if self.many else real)
+            return Block(first, positions, real if new is None else real & new(positions))
 
         def more(state: tuple[jax.Array, Any]) -> jax.Array:
             i, _ = state
@@ -206,11 +206,12 @@ class _Loop:
             return step(block(jnp.int32(0)), carry)
         return lax.while_loop(more, turn, (jnp.int32(0), carry))[1]
 
-    def new(self, lane: Lane, g: jax.Array, tile: Tile) -> Callable[[jax.Array], jax.Array]:
-        """Whether a query and the keys at positions meet in no group before ``g``, [block_q, block_k]."""
+    def new(self, lane: Lane, g: jax.Array, tile: Tile) -> Callable[[jax.Array], jax.Array] | None:
+        """Whether a query and the keys at positions meet in no group before ``g``, [block_q, block_k]; None
+        where they never do."""
         of_queries, of_keys = self.schedule.of_queries, self.schedule.of_keys
         if of_queries is None or of_keys is None:
-            return lambda positions: jnp.array(True)
+            return None
         mine = of_queries[lane.number, tile.at - lane.number * self.part.n_q]
         mine = mine & earlier(g, mine.shape[-1])
 

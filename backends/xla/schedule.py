@@ -18,10 +18,9 @@ from patterndsl.ir.evaluate import evaluate
 from patterndsl.ir.expr import Expr, K
 from patterndsl.ir.nodes import Pool
 from patterndsl.ir.normal import TOKENS
-from patterndsl.plan.grouping import most_keys, most_queries
+from patterndsl.plan.grouping import WORD, most_keys, most_queries
 from patterndsl.plan.plan import Grouping, Membership, Part, Source
 
-BITS = 32
 Facts: TypeAlias = dict[Any, FactArray]
 SORT_LIMIT = 2**31  # numbers up to which a group and an index are sorted as one
 
@@ -171,7 +170,7 @@ def _listed(taken: jax.Array, end: int) -> jax.Array:
     before = jnp.take_along_axis(counts, jnp.maximum(word - 1, 0), axis=-1)
     rank = wanted - jnp.where(word > 0, before, 0)
     here = jnp.take_along_axis(bits, jnp.minimum(word, bits.shape[-1] - 1), axis=-1)
-    found = jnp.where(word < bits.shape[-1], word * BITS + _nth(here, rank), size)
+    found = jnp.where(word < bits.shape[-1], word * WORD + _nth(here, rank), size)
     return found.reshape(*lanes, groups * end)
 
 
@@ -189,18 +188,18 @@ def _nth(word: jax.Array, rank: jax.Array) -> jax.Array:
 
 def _packed(taken: jax.Array, axis: int) -> jax.Array:
     """Truth values as integers of 32 each, along an axis."""
-    at, words = axis % taken.ndim, math.ceil(taken.shape[axis] / BITS)
-    wide = pad(taken, words * BITS, axis)
-    wide = wide.reshape(*taken.shape[:at], words, BITS, *taken.shape[at + 1 :]).astype(jnp.uint32)
-    shifts = jnp.arange(BITS, dtype=jnp.uint32).reshape(-1, *[1] * (taken.ndim - at - 1))
+    at, words = axis % taken.ndim, math.ceil(taken.shape[axis] / WORD)
+    wide = pad(taken, words * WORD, axis)
+    wide = wide.reshape(*taken.shape[:at], words, WORD, *taken.shape[at + 1 :]).astype(jnp.uint32)
+    shifts = jnp.arange(WORD, dtype=jnp.uint32).reshape(-1, *[1] * (taken.ndim - at - 1))
     return jnp.sum(wide << shifts, axis=at + 1, dtype=jnp.uint32)
 
 
 def earlier(group: jax.Array, words: int) -> jax.Array:
     """The bits of the groups before one, [words]."""
-    known = jnp.clip(group - jnp.arange(words, dtype=jnp.int32) * BITS, 0, BITS)
+    known = jnp.clip(group - jnp.arange(words, dtype=jnp.int32) * WORD, 0, WORD)
     ones = jnp.uint32(0xFFFFFFFF)
-    return jnp.where(known == BITS, ones, ~(ones << known.astype(jnp.uint32)))
+    return jnp.where(known == WORD, ones, ~(ones << known.astype(jnp.uint32)))
 
 
 def _made(
@@ -210,6 +209,7 @@ def _made(
     keys: jax.Array | None,
     of_keys: tuple[jax.Array, jax.Array],
 ) -> Schedule:
+    """Where each group's queries and keys start and how many there are, with what follows from that."""
     live = (of_queries[1] > 0) & (of_keys[1] > 0)
     visited = jnp.argsort(~live, axis=-1, stable=True).astype(jnp.int32)
     number = jnp.sum(live, axis=-1, dtype=jnp.int32)

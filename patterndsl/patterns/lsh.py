@@ -27,8 +27,8 @@ class Lsh(Pattern):
     [head_dim, buckets/2] from (seed, round), the same on every platform; the bucket of x is the place of the
     largest number of [xR, −xR]. The length of x does not matter to it, so that a model with shared queries
     and keys passes `pd.shared_keys(q)` as keys, which are in their queries' buckets, up to rounding (`| self`
-    makes sure that a query sees itself). What published
-    implementations add to make that fast (sorting, chunks of fixed size) is not part of the definition."""
+    makes sure that a query sees itself). What published implementations add to make that fast (sorting,
+    chunks of fixed size) is not part of the definition."""
 
     name = "lsh"
     growth = "by data: n²·rounds/buckets, where buckets fill evenly"

@@ -158,7 +158,7 @@ def _grouped_work(
     if isinstance(g, Membership):
         keys = g.groups * (grouping.most_keys(g, n) or n)
         listed = (n_q + n) * g.groups * 8.0 + keys * width * w.itemsize
-        operations += 2.0 * g.groups / SEEN_BITS  # whether an earlier group has the pair
+        operations += 2.0 * g.groups / grouping.WORD  # whether an earlier group has the pair
     else:
         listed = n_q * g.choices * 16.0 + (0 if g.size else n * width * w.itemsize)
     return {
@@ -174,8 +174,6 @@ def _grouped_work(
     }
 
 
-SEEN_BITS = 32
-"""Groups whose members are compared at once."""
 HEAVY = {"floordiv": 6, "mod": 6, "input": 4}
 LISTED = 30  # for each entry of a row that is looked up
 """Operations that take as long as several of the others."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import TypeVar
 
 from patterndsl.ir.expr import TRUE, Expr, K, Q, all_of, bound, var
 from patterndsl.ir.nodes import Fact
@@ -20,6 +21,9 @@ GROUPED = "grouped"
 """The layout of a part that is run so."""
 
 CHOICE = var("i")
+
+WORD = 32
+"""Groups whose members are compared at once, to see whether an earlier one has a pair: bits of an integer."""
 
 
 def grouping_of(keep: Expr, n: int) -> tuple[Grouping | Membership, Expr] | None:
@@ -34,28 +38,41 @@ def grouping_of(keep: Expr, n: int) -> tuple[Grouping | Membership, Expr] | None
     return None
 
 
-def _grouping(e: Expr, n: int) -> Grouping | None:
-    """The groups that a conjunct speaks of."""
+Found = TypeVar("Found", bound=Hashable)
+
+
+def _for_some(e: Expr, read: Callable[[Expr], tuple[Found, Expr] | None]) -> tuple[Found, int] | None:
+    """What ``read`` finds in a conjunct that says it for some i = 0, 1, …, in a loop or one by one, where it
+    returns the i beside; and how many of these there are."""
     if e.op == "exists":
         name, trips = bound(e)
         first, last, body = e.args
-        one = _named(body)
+        one = read(body)
         if first.number != 0 or last.number != trips - 1 or one is None or one[1] is not var(name):
             return None
-        return _of(one[0], CHOICE, one[2], trips, n)
-    found = [_named(x) for x in (e.args if e.op == "or" else (e,))]
-    each = [x for x in found if x is not None]
-    if len(each) < len(found) or len({(x.value, x.args[0], key) for x, _, key in each}) > 1:
+        return one[0], trips
+    if e.op != "or":
         return None
-    (fact, index, key), *others = each
-    if not others:
-        return _of(fact, index, key, 1, n)
-    indices = sorted(-1 if i.number is None else int(i.number) for _, i, _ in each)
-    return _of(fact, CHOICE, key, len(each), n) if indices == list(range(len(each))) else None
+    found = [read(x) for x in e.args]
+    each = [x for x in found if x is not None]
+    if len(each) < len(found) or len({what for what, _ in each}) > 1:
+        return None
+    indices = sorted(-1 if i.number is None else int(i.number) for _, i in each)
+    return (each[0][0], len(each)) if indices == list(range(len(each))) else None
 
 
-def _named(e: Expr) -> tuple[Expr, Expr, Expr] | None:
-    """``fact[row, i] = key``, where the row depends on the query: the left side, i and the key's group."""
+def _grouping(e: Expr, n: int) -> Grouping | None:
+    """The groups that a conjunct says a query names."""
+    some = _for_some(e, _named)
+    if some is not None:
+        return _of(some[0], CHOICE, some[1], n)
+    one = _named(e)
+    return None if one is None else _of(*one, 1, n)
+
+
+def _named(e: Expr) -> tuple[tuple[Fact, Expr, Expr], Expr] | None:
+    """``fact[row, i] = key``, where the row depends on the query: the fact, the row and the key's group; and
+    i."""
     if e.op != "eq":
         return None
     for a, b in (e.args, e.args[::-1]):
@@ -65,32 +82,14 @@ def _named(e: Expr) -> tuple[Expr, Expr, Expr] | None:
             and a.args[0].names() == {"q"}
             and b.names() == {"k"}
         ):
-            return a, a.args[1], b
+            return (a.value, a.args[0], b), a.args[1]
     return None
 
 
 def _membership(e: Expr) -> Membership | None:
     """The groups that a conjunct says have both the query and the key."""
-    if e.op == "exists":
-        name, trips = bound(e)
-        first, last, body = e.args
-        found = _taken(body)
-        if first.number != 0 or last.number != trips - 1 or found is None or found[1] is not var(name):
-            return None
-        return _members(found[0], trips)
-    if e.op != "or":
-        return None
-    every = [_taken(x) for x in e.args]
-    each = [x for x in every if x is not None]
-    if len(each) < len(every) or len({x for x, _ in each}) > 1:
-        return None
-    indices = sorted(-1 if i.number is None else int(i.number) for _, i in each)
-    return _members(each[0][0], len(each)) if indices == list(range(len(each))) else None
-
-
-def _members(found: tuple[Fact, Fact, Expr], groups: int) -> Membership:
-    queries, keys, row = found
-    return Membership(queries, keys, row, groups)
+    some = _for_some(e, _taken)
+    return None if some is None else Membership(*some[0], some[1])
 
 
 def _taken(e: Expr) -> tuple[tuple[Fact, Fact, Expr], Expr] | None:
@@ -112,15 +111,15 @@ def _taken(e: Expr) -> tuple[tuple[Fact, Fact, Expr], Expr] | None:
     return (q.value, k.value, q.args[0]), q.args[1]
 
 
-def _of(named: Expr, index: Expr, key: Expr, choices: int, n: int) -> Grouping | None:
-    assert isinstance(named.value, Fact)
-    made = functools.partial(Grouping, named.value, named.args[0], index, choices, key)
+def _of(named: tuple[Fact, Expr, Expr], index: Expr, choices: int, n: int) -> Grouping | None:
+    fact, row, key = named
+    made = functools.partial(Grouping, fact, row, index, choices, key)
     if key.op == "floordiv" and key.args[0] is K and key.args[1].number is not None:
         size = int(key.args[1].number)
         return made(-(-n // size), size)
     if key is K:
         return made(n, 1)
-    if isinstance(key.value, Fact) and key.args[0] is K and named.args[0] is Q:
+    if isinstance(key.value, Fact) and key.args[0] is K and row is Q:
         return made(key.value.pattern.largest(key.value.name) + 1, None)
     return None
 
