@@ -133,45 +133,51 @@ class Hierarchical(Levels):
 @pattern
 class Tree(Levels):
     """The siblings of each ancestor, `hierarchical(branching, window=0)`: the tokens of the query's own
-    chunk, and above it, level by level, the summaries of the other chunks of its parent. `of` is as in
-    `hierarchical`."""
+    chunk, and above it, level by level, the summaries of the other chunks of its parent. `reduce`, `weight`
+    and `of` are as in `hierarchical`."""
 
     name = "tree"
     growth = "n·log n"
     source = "The hierarchically off-diagonal (HODLR) structure; Ambikasaran and Darve 2013, arXiv:1403.5337"
-    examples = ("tree(2)", "tree(branching=4)")
+    examples = ("tree(2)", 'tree(branching=4, reduce="max", weight="one")')
 
     branching: Annotated[Expr, Kind("number", 2)]
+    reduce: Reduce = "mean"
+    weight: Weight = "count"
     of: Of = "tokens"
 
     @property
     def _pyramid(self) -> Pyramid:
         branching = int(self.branching)
-        return Pyramid(branching, 0, branching, None, "mean", "count", self.of)
+        return Pyramid(branching, 0, branching, None, self.reduce, self.weight, self.of)
 
     def simplified(self) -> Node:
-        return Hierarchical(self.branching, Expr("const", (), 0), of=self.of)
+        own = Expr("const", (), 0)
+        return Hierarchical(self.branching, own, reduce=self.reduce, weight=self.weight, of=self.of)
 
 
 @pattern
 class Recursive(Levels):
     """Divide and conquer, `hierarchical(branch, window=0, leaf=base)`: tokens see each other in blocks of
     `base`; then, level by level as a merge sort goes, `branch` neighbouring blocks become one, and each of
-    them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`. `of` is as in
-    `hierarchical`."""
+    them sees the summaries of the others. `tree(b)` is `recursive(base=b, branch=b)`. `reduce`, `weight` and
+    `of` are as in `hierarchical`."""
 
     name = "recursive"
     growth = "n·(base + log n)"
     source = "The hierarchically off-diagonal (HODLR) structure; Ambikasaran and Darve 2013, arXiv:1403.5337"
-    examples = ("recursive(4)", 'recursive(base=6, branch=3, of="summaries")')
+    examples = ("recursive(4)", 'recursive(base=6, branch=3, reduce="last", of="summaries")')
 
     base: Size
     branch: Annotated[Expr, Kind("number", 2)] = Expr("const", (), 2)
+    reduce: Reduce = "mean"
+    weight: Weight = "count"
     of: Of = "tokens"
 
     @property
     def _pyramid(self) -> Pyramid:
-        return Pyramid(int(self.branch), 0, int(self.base), None, "mean", "count", self.of)
+        return Pyramid(int(self.branch), 0, int(self.base), None, self.reduce, self.weight, self.of)
 
     def simplified(self) -> Node:
-        return Hierarchical(self.branch, Expr("const", (), 0), self.base, of=self.of)
+        own = Expr("const", (), 0)
+        return Hierarchical(self.branch, own, self.base, None, self.reduce, self.weight, self.of)

@@ -200,6 +200,7 @@ HIERARCHIES = [
     ("tree(branching=5)", {"factor": 5, "window": 0}),
     ("recursive(5)", {"factor": 2, "window": 0, "leaf": 5}),
     ("recursive(base=1, branch=3)", {"factor": 3, "window": 0, "leaf": 1}),
+    ('recursive(2, weight="one", of="summaries")', {"factor": 2, "window": 0, "leaf": 2}),
 ]
 
 

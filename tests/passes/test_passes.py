@@ -49,6 +49,10 @@ CANONICAL = [
     ("segments(8, 1)", "chunked(8)"),
     ("shift(strided(4), 0)", "strided(4)"),
     ("tree(4)", "hierarchical(4, window=0)"),
+    (
+        'recursive(4, reduce="max", weight="one")',
+        'hierarchical(2, window=0, leaf=4, reduce="max", weight="one")',
+    ),
     ("where(q, k: 1 < 2)", "full"),
     ("full | hierarchical(4)", "full | hierarchical(4)"),
     ("full & hierarchical(4)", "hierarchical(4)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,10 +55,15 @@ def test_a_causal_row_does_not_change_when_n_grows(n, factor, window, leaf, leve
     assert rows(short) == rows(long)
 
 
-def test_tree_is_hierarchical_without_a_window():
+@pytest.mark.parametrize("more", [{}, {"reduce": "max", "weight": "one", "of": "summaries"}], ids=str)
+def test_tree_is_hierarchical_without_a_window(more):
+    x = np.random.default_rng(0).standard_normal((33, 1, 4))
     for n in (1, 2, 7, 33):
-        a, b = pd.tree(3).slots(n), pd.hierarchical(3, window=0).slots(n)
+        specs = pd.tree(3, **more), pd.hierarchical(3, window=0, **more)
+        a, b = (spec.slots(n) for spec in specs)
         assert (a.counts == b.counts).all() and (a.start == b.start).all()
+        a, b = (pd.reference(spec, x[:n], x[:n], x[:n]) for spec in specs)
+        np.testing.assert_array_equal(a, b)
 
 
 def test_slots_a_query_grow_with_the_logarithm():
