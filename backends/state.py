@@ -15,7 +15,7 @@ on:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,10 +23,11 @@ import jax.numpy as jnp
 
 from patterndsl.backends.xla.summaries import summarize
 from patterndsl.diagnostics import SpecError
-from patterndsl.diagnostics.runtime import BadCall
+from patterndsl.diagnostics.runtime import BadCall, InputShape
 from patterndsl.horizon import Horizon
 from patterndsl.horizon import horizon as horizon_of
 from patterndsl.ir.nodes import Pool
+from patterndsl.spec import check_inputs
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
@@ -44,7 +45,8 @@ class State:
 
     ``filled`` (int32): how many keys it stands for. ``k`` [B, held, K, H] and ``v`` [B, held, K, Hv] (or
     without B): the last of them, in order, and zeros. ``old_k`` and ``old_v`` [B, chunks, K, …]: summaries of
-    those before, of `Horizon.grain` keys each; None where there are none.
+    those before, of `Horizon.grain` keys each; None where there are none. ``inputs``: the run-time inputs of
+    the keys in ``k``, int32 [B, held].
     """
 
     k: Any
@@ -52,13 +54,20 @@ class State:
     old_k: Any
     old_v: Any
     filled: Any
+    inputs: dict[str, Any]
     horizon: Horizon = dataclasses.field(metadata={"static": True})
 
 
 def empty(
-    horizon: Horizon, batch: int | None, num_kv_heads: int, head_dim: int, v_head_dim: int, dtype: Any
+    horizon: Horizon,
+    batch: int | None,
+    num_kv_heads: int,
+    head_dim: int,
+    v_head_dim: int,
+    dtype: Any,
+    inputs: Iterable[str],
 ) -> State:
-    """The state before the first piece."""
+    """The state before the first piece. ``inputs``: the names of those with a value for each token."""
 
     def zeros(tokens: int, size: int) -> jax.Array:
         return jnp.zeros((*(() if batch is None else (batch,)), tokens, num_kv_heads, size), dtype)
@@ -66,7 +75,8 @@ def empty(
     chunks = horizon.summarized // horizon.grain
     old_k, old_v = (zeros(chunks, size) if chunks else None for size in (head_dim, v_head_dim))
     k, v = (zeros(horizon.held, size) for size in (head_dim, v_head_dim))
-    return State(k, v, old_k, old_v, jnp.zeros((), jnp.int32), horizon)
+    values = {name: jnp.zeros(k.shape[: TOKENS + 1], jnp.int32) for name in inputs}
+    return State(k, v, old_k, old_v, jnp.zeros((), jnp.int32), values, horizon)
 
 
 def step(
@@ -81,7 +91,9 @@ def step(
     _check(q, k, v, state, horizon, arguments)
     arguments.pop("q_offset")
     tokens = k.shape[TOKENS]
+    new = _inputs(attention, state, arguments.pop("inputs"), q.shape[: TOKENS + 1])
     keys, values = _keys(state, state.k, state.old_k, k), _keys(state, state.v, state.old_v, v)
+    inputs = {name: _keys(state, _wide(state.inputs[name]), None, _wide(x)) for name, x in new.items()}
     run = _programs(attention, horizon, q.shape[-2], tokens)
 
     def at(offset: Any, places: int, before: Any, n: int) -> Callable[[], Any]:
@@ -90,7 +102,8 @@ def step(
         def call() -> Any:
             wide = [_placed(x, places, before) for x in (q, gates)]
             here = [x[..., :n, :, :] for x in (keys, values)]
-            out = attention._run(wide[0], *here, q_offset=offset, gates=wide[1], **arguments)
+            mine = {name: x[..., :n, 0, 0] for name, x in inputs.items()}
+            out = attention._run(wide[0], *here, q_offset=offset, gates=wide[1], inputs=mine, **arguments)
             if places == tokens:
                 return out
             if arguments["return_lse"]:
@@ -109,7 +122,7 @@ def step(
         ready = state.filled == first if aligned else state.filled >= first
         full = at(first, run.full, 0 if aligned else state.filled - first, first + run.full)
         out = jax.lax.cond(ready, full, anywhere)
-    return out, _next(state, keys, values, tokens)
+    return out, _next(state, keys, values, inputs, tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +183,28 @@ def _without_tokens(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:TOKENS], *shape[TOKENS + 1 :])
 
 
+def _wide(x: jax.Array) -> jax.Array:
+    """A number for each token, in the shape of keys."""
+    return x[..., None, None]
+
+
+def _inputs(
+    attention: Attention, state: State, given: dict[str, Any], shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """The run-time inputs of a piece: for each token of each sequence its own value."""
+    found = {}
+    if state.inputs.keys() != attention.spec.module.inputs.keys():
+        names = sorted(state.inputs), sorted(attention.spec.module.inputs)
+        reason = f"it holds the inputs {names[0]}, not {names[1]}"
+        raise SpecError(BadCall(argument="state", reason=reason, advice="make it with this function"))
+    for name, value in check_inputs(attention.spec.module.inputs, given, shape[-1]).items():
+        x = jnp.asarray(value, jnp.int32)
+        if x.ndim > len(shape) or (x.ndim == 2 and x.shape[0] not in (1, shape[0])):
+            raise SpecError(InputShape(name=name, shape=tuple(x.shape), expected=str(list(shape))))
+        found[name] = jnp.broadcast_to(x, shape)
+    return found
+
+
 def _zeros(x: jax.Array, tokens: int) -> jax.Array:
     return jnp.zeros((*x.shape[:TOKENS], tokens, *x.shape[TOKENS + 1 :]), x.dtype)
 
@@ -204,7 +239,9 @@ def _from(x: jax.Array, start: Any, size: int, axis: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis % x.ndim)
 
 
-def _next(state: State, keys: jax.Array, values: jax.Array, tokens: int) -> State:
+def _next(
+    state: State, keys: jax.Array, values: jax.Array, inputs: dict[str, jax.Array], tokens: int
+) -> State:
     """The window, moved by whole periods to where the next piece needs it."""
     h = state.horizon
     end = state.filled + tokens
@@ -226,4 +263,6 @@ def _next(state: State, keys: jax.Array, values: jax.Array, tokens: int) -> Stat
         made = jnp.where(first < _old(h, state.filled), known, made)  # what is a summary already stays it
         return _from(made, moved // h.grain, h.summarized // h.grain, TOKENS)
 
-    return State(held(keys), held(values), old(keys, state.old_k), old(values, state.old_v), filled, h)
+    summaries = old(keys, state.old_k), old(values, state.old_v)
+    kept = {name: held(x)[..., 0, 0] for name, x in inputs.items()}
+    return State(held(keys), held(values), *summaries, filled, kept, h)

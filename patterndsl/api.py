@@ -215,7 +215,8 @@ class Attention:
             if value is not None:
                 check_positive(name, value)
         found = horizon(self.module, num_heads or max(num_kv_heads, named_heads(self.module.main)))
-        return empty(found, batch, num_kv_heads, head_dim, v_head_dim or head_dim, dtype)
+        inputs = self.spec.module.inputs  # centroids are no part of what a state can serve
+        return empty(found, batch, num_kv_heads, head_dim, v_head_dim or head_dim, dtype, inputs)
 
     def bucketed(self, lengths: Sequence[int] | None = None) -> Bucketed:
         """The same function, compiled for few lengths: keys and queries are padded to the next of

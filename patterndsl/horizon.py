@@ -12,6 +12,8 @@ proved, for all positions and lengths at once (`ir.sets`, `ir.invariance`), and 
 where no proof is found, the pattern is refused with the reason. To read a summary is to read all of its
 tokens, and it must be complete, as it would change when more of them come. Keys further back than `recent`
 are read in summaries alone: of these the state holds one for every `grain` tokens.
+
+Run-time inputs move with their tokens, and may have any values.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, NamedTuple
 from patterndsl.diagnostics import SpecError
 from patterndsl.diagnostics.runtime import NotStreamable
 from patterndsl.ir import resolve, sets
-from patterndsl.ir.expr import FALSE, TRUE, C, Expr, N, Q, any_of
+from patterndsl.ir.expr import FALSE, TRUE, C, Expr, K, N, Q, any_of
 from patterndsl.ir.interval import Env, Interval
 from patterndsl.ir.invariance import invariance
 from patterndsl.ir.nodes import Mix, Module, Node, Pattern, Pool
@@ -107,6 +109,10 @@ class _Kept:
     def parts(self) -> tuple[Expr, ...]:
         return (self.keep,) if self.count is None else (self.keep, self.count)
 
+    def reads_data(self) -> bool:
+        """Whether run-time inputs have a say."""
+        return any(e.reads_data() for e in self.parts())
+
 
 @functools.lru_cache(maxsize=64)
 def _of_nodes(nodes: tuple[Node, ...]) -> Horizon | tuple[str, str]:
@@ -141,9 +147,7 @@ def _sources(node: Node) -> Iterator[_Kept]:
         why = "what it keeps is chosen from all q and k"
         raise _Refused(why, "call it on the whole sequence, or leave `select`, `lsh` and the like out")
     for found in _in_branches(node, exactly=True):
-        if any(e.reads_data() for e in found.parts()):
-            advice = "call it on the whole sequence, or leave the inputs out"
-            raise _Refused("it reads run-time inputs", advice)
+        _check_inputs(found)
         _check_causal(found)
     for found in _in_branches(node, exactly=False):
         yield _without_n(found)
@@ -183,9 +187,19 @@ def _endless(node: Node, exactly: bool) -> Node:
     return _Chunks(Pool(size, step, node.reduce, node.weight), kept)
 
 
+def _check_inputs(kept: _Kept) -> None:
+    """Inputs are read where the query or the key is: there a state holds them."""
+    for e in (x for part in kept.parts() for x in part.walk()):
+        if e.op == "input" and e.args[0] not in (Q, K):
+            token = e.args[0].op == "var"  # each token of a summary
+            why = "every token of a summary" if token else f"`{e.args[0]}`"
+            advice = "read inputs as `x[q]` and `x[k]` of tokens, or call it on the whole sequence"
+            raise _Refused(f"it reads the run-time input `{e.value}` at {why}", advice)
+
+
 def _check_causal(kept: _Kept) -> None:
     last = kept.begins + (kept.pool.size - 1)
-    seen = sets.smallest(kept.keep & (last - Q > 0), kept.domain)
+    seen = sets.smallest(kept.keep & (last - Q > 0), kept.domain, opaque=kept.reads_data())
     if seen is None:
         return
     n, q, slot = seen
@@ -205,7 +219,7 @@ def _without_n(kept: _Kept) -> _Kept:
     for e, alone in zip(parts, own, strict=True):
         same = e.eq(alone) if e is kept.count else (e & alone) | (~e & ~alone)
         seen = kept.begins + (kept.pool.size - 1) <= Q
-        if "n" in e.names() and not sets.is_empty(~same & seen, kept.domain):
+        if "n" in e.names() and not sets.is_empty(~same & seen, kept.domain, opaque=kept.reads_data()):
             advice = "use numbers that do not depend on n, and positions counted from the beginning"
             raise _Refused("what a query reads depends on the length of the whole sequence", advice)
     return _Kept(kept.pool, own[0], own[1] if len(own) > 1 else None)
@@ -230,10 +244,10 @@ def _horizon(sources: list[_Kept]) -> Horizon:
     if endless:
         advice = "bound the distance: `& local(512)`, `chunked(512, back=1)`, `segment_memory(512, 512)`"
         raise _Refused("it reads keys at any distance behind the query, so that all must be kept", advice)
-    raise _Refused(
-        "no shift of queries and keys is found under which it stays as it is",
-        "call it on the whole sequence, or use windows, chunks, segments and strides of bounded distance",
-    )
+    advice = "call it on the whole sequence, or use windows, chunks, segments and strides of bounded distance"
+    if any(s.reads_data() for s in sources):
+        advice += ", and inputs that hold no positions: distances, say"
+    raise _Refused("no shift of queries and keys is found under which it stays as it is", advice)
 
 
 def _reaches(sources: list[_Kept], pinned: int, period: int) -> list[float]:
@@ -243,7 +257,8 @@ def _reaches(sources: list[_Kept], pinned: int, period: int) -> list[float]:
     def furthest(position: Expr) -> float:
         """The largest distance behind a position, that of the query."""
         read = [(s, s.keep & (s.begins - pinned >= 0)) for s in sources]
-        return max((0.0, *(sets.greatest(position - s.begins, e, s.domain) for s, e in read)))
+        behind = ((position - s.begins, e, s) for s, e in read)
+        return max((0.0, *(sets.greatest(d, e, s.domain, opaque=s.reads_data()) for d, e, s in behind)))
 
     from_start = furthest((Q - pinned) // period * period + pinned)
     return sorted((furthest(Q), from_start if math.isinf(from_start) else -(-from_start // period) * period))
@@ -257,7 +272,8 @@ def _summarized(sources: list[_Kept], whole: Horizon) -> Horizon:
         return whole
     grain, reduces = min(p.size for p in pools), {p.reduce for p in pools}
     whole_chunks = all(p.size == p.stride and p.size % grain == 0 for p in pools)
-    if not whole_chunks or len(reduces) > 1 or callable(pools[0].reduce) or whole.period % grain:
+    alone = len(reduces) == 1 and not callable(pools[0].reduce) and not any(s.reads_data() for s in sources)
+    if not whole_chunks or not alone or whole.period % grain:
         return whole
     recent = _reaches([s for s in sources if s.pool is TOKENS], 0, whole.period)[0]
     (reduce,) = reduces
@@ -293,6 +309,6 @@ def _common(sources: list[_Kept], queries: Interval, slots: Interval, slope: int
     for s in sources:
         env: Env = {"q": queries, str(s.slot.value): slots}
         slopes = {"q": Fraction(1), str(s.slot.value): Fraction(slope, s.pool.stride)}
-        periods += [invariance(simplify_over(e, env), slopes) for e in s.parts()]
+        periods += [invariance(simplify_over(e, env), slopes, rigid=True) for e in s.parts()]
     known = [p for p in periods if p is not None]
     return math.lcm(1, *known) if len(known) == len(periods) else None

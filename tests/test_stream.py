@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -99,6 +100,27 @@ def test_arguments_and_the_log_sum_exp() -> None:
     wanted = pd.reference(spec, q[0], k[0], v[0], return_lse=True, softcap=4.0, **given)
     for i, x in enumerate(wanted):
         np.testing.assert_allclose(np.concatenate([r[i] for r in found]), x, atol=2e-5)
+
+
+WITH_INPUTS = {
+    "input doc: token pattern main = causal & (local(5) | sinks(2)) & same(doc)": "doc",
+    "input doc: token input far: token pattern main = causal & "
+    "(segment_memory(8, 12) & where(q, k: q - far[q] <= k) + local(3) - same(doc))": "doc far",
+}
+
+
+@pytest.mark.parametrize("spec", WITH_INPUTS)
+def test_inputs_move_with_their_tokens(spec: str) -> None:
+    attention, operands, pieces = pd.compile(spec), arrays(79), PIECES[0]
+    rng, names = np.random.default_rng(3), WITH_INPUTS[spec].split()
+    inputs = {name: rng.integers(0, 9, (2, 79)[i:]) for i, name in enumerate(names)}
+    inputs["doc"].sort(axis=-1)
+    state, found = empty(attention), []
+    for i, (q, k, v) in enumerate(zip(*(cut(x, pieces) for x in operands), strict=True)):
+        mine = {name: cut(x, pieces, -1)[i] for name, x in inputs.items()}
+        out, state = attention(q, k, v, state=state, **mine)
+        found.append(out)
+    np.testing.assert_allclose(jnp.concatenate(found, 1), pd.reference(spec, *operands, **inputs), atol=2e-5)
 
 
 def test_one_program_for_a_whole_stream_under_scan_and_grad() -> None:
@@ -202,7 +224,9 @@ REFUSED = {
     "causal & (local(4) | pool(4))": "summary of tokens 0 … 3, which is not complete",
     "causal & (local(4) | hierarchical(2, levels=2))": "at any distance",
     "causal & (local(64) | select(3, 64, among=causal - local(64)))": "chosen",
-    "input doc: token pattern main = causal & local(3) & same(doc)": "run-time inputs",
+    "input doc: token pattern main = causal & same(doc)": "at any distance",
+    "input start: token pattern main = causal & local(3) & where(q, k: start[q] <= k)": "hold no positions",
+    "input doc: token pattern main = causal & local(9) & pool(2, whole=true) & same(doc)": "of a summary",
     "causal & chunked(8191) & local(3) & where(q, k: k % 8192 > 0)": "67,100,671 keys",
 }
 
@@ -236,5 +260,11 @@ def test_calls_that_do_not_fit_a_state() -> None:
             continue
         with pytest.raises(SpecError, match=f"E405.*`{name}`"):
             attention(**given)
+    with_documents = pd.compile(next(iter(WITH_INPUTS)))
+    documents = empty(with_documents)
+    with pytest.raises(SpecError, match=r"`doc`.*\[3\].*\[8\]"):
+        with_documents(q, k, v, state=documents, doc=np.zeros(3, int))
+    with pytest.raises(SpecError, match=r"E405.*`state`.*inputs \[\], not \['doc'\]"):
+        with_documents(q, k, v, state=dataclasses.replace(documents, inputs={}), doc=np.zeros(8, int))
     with pytest.raises(SpecError, match=r"E405.*`state`: what is added"):
         attention.bucketed()(q, k, v, state=state)

@@ -6,7 +6,8 @@ in proportion to t, for every t that is a multiple of some period: ``q // 4`` by
 
 Run-time inputs, and facts about q and k, are numbers of which nothing is known, wherever they are read: what
 is the same under a shift is then what can be known of an expression without them. ``start[q] <= k`` may hold
-or not at every k.
+or not at every k. Or (``rigid``) inputs move along with their tokens and keep their values: then
+``doc[q] == doc[k]`` is the same under a shift, and ``start[q] <= k`` is not.
 """
 
 from __future__ import annotations
@@ -31,35 +32,41 @@ class Motion(NamedTuple):
 STILL = Motion(Fraction(0), 1)
 
 
-def invariance(e: Expr, slopes: Mapping[str, Fraction]) -> int | None:
+def invariance(e: Expr, slopes: Mapping[str, Fraction], *, rigid: bool = False) -> int | None:
     """The period of the shifts under which ``e`` keeps its value, as far as it is known without run-time
-    inputs; None where none is found.
+    inputs or, if ``rigid``, where these move with their tokens; None where none is found.
 
     ``slopes``: of each free variable. Shifts are those by which all of them stay whole numbers.
     """
     moves = {name: Motion(slope, slope.denominator) for name, slope in slopes.items()}
-    found = _motion(e, moves)
+    found = _motion(e, moves, rigid)
     if found is None or found.slope:
         return None
     return math.lcm(found.period, *(m.period for m in moves.values()))
 
 
-def _motion(e: Expr, moves: Mapping[str, Motion]) -> Motion | None:
+def _motion(e: Expr, moves: Mapping[str, Motion], rigid: bool) -> Motion | None:
     free = e.free()
     done: dict[Expr, Motion | None] = {}
     for node in e.walk():
         if free[node] <= moves.keys():  # else in the body of a quantifier, which looks at it itself
-            done[node] = _node(node, done, moves)
+            done[node] = _node(node, done, moves, rigid)
     return done.get(e)
 
 
-def _node(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion]) -> Motion | None:
+def _node(
+    e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion], rigid: bool
+) -> Motion | None:
     if e.op == "var":
         return moves[str(e.value)]
     if e.op in ("forall", "exists"):
-        return _quantifier(e, done, moves)
-    if e.op in ("input", "fact"):
+        return _quantifier(e, done, moves, rigid)
+    if e.op in ("input", "fact") and not rigid:
         return Motion(Fraction(0), 1, loose=True)
+    if e.op == "input" and e.args[0].op == "var":
+        return STILL
+    if e.op in ("input", "fact"):  # read elsewhere than where the token is
+        return None
     parts = [done[a] for a in e.args]
     args = [p for p in parts if p is not None]
     if len(args) < len(parts):
@@ -96,13 +103,15 @@ def _node(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motio
     return None
 
 
-def _quantifier(e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion]) -> Motion | None:
+def _quantifier(
+    e: Expr, done: Mapping[Expr, Motion | None], moves: Mapping[str, Motion], rigid: bool
+) -> Motion | None:
     """Its range moves as a whole, and its body is the same under that shift."""
     first, last = done[e.args[0]], done[e.args[1]]
     if first is None or last is None or first.slope != last.slope:
         return None
     name, _ = bound(e)
-    body = _motion(e.args[2], {**moves, name: Motion(first.slope, first.slope.denominator)})
+    body = _motion(e.args[2], {**moves, name: Motion(first.slope, first.slope.denominator)}, rigid)
     if body is None or body.slope:
         return None
     period = math.lcm(first.period, last.period, body.period, first.slope.denominator)

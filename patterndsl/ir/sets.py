@@ -79,17 +79,17 @@ def is_disjoint(a: Expr, b: Expr, domain: Domain | None = None, *, opaque: bool 
     return bool(_Sets((a, b), domain, opaque).ask(lambda s: s[0].is_disjoint(s[1])))
 
 
-def smallest(e: Expr, domain: Domain | None = None) -> Point | None:
+def smallest(e: Expr, domain: Domain | None = None, *, opaque: bool = False) -> Point | None:
     """The point (n, q, k) that satisfies ``e`` with the smallest n, then q, then k (queries at 0 … n − 1
     first, then those after, then those before). None where there is none."""
-    sets = _Sets((e,), domain, False)
+    sets = _Sets((e,), domain, opaque)
     return sets.ask(lambda s: sets.smallest(s[0]))  # type: ignore[no-any-return]
 
 
-def greatest(value: Expr, e: Expr, domain: Domain | None = None) -> float:
+def greatest(value: Expr, e: Expr, domain: Domain | None = None, *, opaque: bool = False) -> float:
     """The largest ``value`` (quasi-affine in n, q and the slot) among the points that satisfy ``e``: −inf
     where there are none, inf where there is no bound."""
-    sets = _Sets((e,), domain, False)
+    sets = _Sets((e,), domain, opaque)
     found = sets.ask(lambda s: sets.translate(value).intersect_domain(s[0]).max_val())
     if found.is_infty() or found.is_nan():  # not a number: the maximum of nothing
         return float("inf" if found.is_infty() else "-inf")
