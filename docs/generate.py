@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import json
 import os
 import pathlib
 import tempfile
@@ -25,6 +27,7 @@ from patterndsl.commands.patterns import meaning, signature
 from patterndsl.patterns import builtins
 
 DOCS = pathlib.Path(__file__).parent
+TIMES = DOCS.parent / "benchmarks" / "results" / "catalogue.json"
 LIBRARY = pathlib.Path(pd.__file__).parent / "grammar" / "lib"
 SMALL, LARGE = 64, 2**14  # 8 × 8 and 128 × 128
 HEAD_DIM = 8
@@ -132,18 +135,19 @@ def entries() -> Iterator[tuple[str, str, list[str], Entry]]:
         yield f"{path.stem}.attn", f"`import {path.stem}`", [" ".join(header)], entry
 
 
-def _declared(text: str) -> str:
+def declared(text: str) -> str:
+    """A whole spec, with the inputs that a pattern reads."""
     for name, kind in (("doc", "token"), ("mu", "centroids")):
         if name in text and "\n" not in text:
             return f"input {name}: {kind}\npattern main = {text}"
     return text
 
 
-def inputs_of(spec: pd.Spec, n: int) -> dict[str, Any]:
-    """Four documents, and a tree of tokens of which every third begins a branch."""
+def inputs_of(spec: pd.Spec, n: int, centroids: Any = CENTROIDS) -> dict[str, Any]:
+    """Four documents, a tree of tokens of which every third begins a branch, and centroids."""
     tree = pd.tree_order([i - 1 if i % 3 or i < n // 2 else i - 3 for i in range(n)])
     given = {"doc": np.arange(n) * 4 // n, **tree}
-    known = {"token": given, "centroids": dict.fromkeys(spec.inputs, CENTROIDS)}
+    known = {"token": given, "centroids": dict.fromkeys(spec.inputs, centroids)}
     return {name: known[kind][name] for name, kind in spec.module.inputs.items()}
 
 
@@ -159,9 +163,9 @@ def drawn_of(spec: pd.Spec, n: int) -> plot.Picture:
     return plot.Picture(str(spec), n, (plot.Panel(f"tokens: {n}", 0, kept),), exact=True)
 
 
-def figures(entry: Entry) -> str:
-    """Growth, what is kept, and what the plan computes for it."""
-    report = pd.analyze(_declared(entry.cost), n=entry.large_n)
+def figures(name: str, entry: Entry) -> str:
+    """Growth, what is kept, what the plan computes for it, and the time that was measured."""
+    report = pd.analyze(declared(entry.cost), n=entry.large_n)
     found = report.at(entry.large_n)
     exact = isinstance(found.slots, int)
     queries = entry.large_n * report.num_heads
@@ -174,7 +178,17 @@ def figures(entry: Entry) -> str:
     elif found.cost is not None and not exact:
         computed = found.cost.computed / queries
         said += f", and the plan reckons with computing {computed:,.1f} pairs for it"
+    row = measured().get(name)
+    if row is not None and (row["spec"], row["n"]) == (entry.cost, entry.large_n):
+        heads = "a head takes" if row["heads"] == 1 else f"{row['heads']} heads take"
+        said += f"; {heads} {row['ms']:,.1f} ms, and all pairs {row['full ÷ ours']:,.1f} times as long"
     return said.replace("`p`", "the file's `main`").replace("`p.", "`") + "."
+
+
+@functools.cache
+def measured() -> dict[str, Any]:
+    """For each section the row of `benchmarks/catalogue.py`."""
+    return {row["pattern"]: row for row in json.loads(TIMES.read_text("utf-8"))["rows"]}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -192,10 +206,10 @@ def main(argv: list[str] | None = None) -> None:
         if name.endswith(".attn") and not published:
             published = True
             page.append("## Published patterns, to import")
-        page += [f"### {heading}", *told, figures(entry)]
+        page += [f"### {heading}", *told, figures(name, entry)]
         file = pictures / f"{name.replace('.attn', '_published')}.png"
         if only is None or name in only:
-            spec = pd.parse(_declared(entry.picture))
+            spec = pd.parse(declared(entry.picture))
             title = entry.picture.split("main = ")[-1].replace("p.", "")
             plot.save(drawn_of(spec, entry.n), file, title=name if title == "p" else title)
         page.append(f"![{name}](pictures/{file.name})")
@@ -209,7 +223,8 @@ Made by `python docs/generate.py` from what the patterns say of themselves. Pict
 and a column for each key, or summary, of 64 tokens; what is kept is dark. What is chosen from q and k is
 drawn for vectors of which neighbours are alike, as queries and as keys. What is computed for it depends on
 the values, and is told for even groups, where queries that chose alike are brought together, and otherwise
-for no tile skipped.
+for no tile skipped. Times are those of `benchmarks/catalogue.py`: forward, float32, heads of 64, on two
+cores.
 
 ## Built-in patterns"""
 
