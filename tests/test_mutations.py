@@ -161,7 +161,7 @@ def no_parentheses(patch: Patch) -> None:
 
 def the_furthest_key_is_forgotten(patch: Patch) -> None:
     greatest = sets.greatest
-    patch.setattr(sets, "greatest", lambda *args: greatest(*args) - 4)
+    patch.setattr(sets, "greatest", lambda *args, **how: greatest(*args, **how) - 4)
 
 
 FAULTS: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
