@@ -230,12 +230,26 @@ class Attention:
         return Bucketed(self, lengths)
 
     def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int, workload: Workload) -> Plan:
+        nodes = head_nodes(self.module, n, num_heads)
+        plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
+        if self.backend == "auto" and workload.backend == "cpu_native" and plan.facts_by_tiles:
+            workload = dataclasses.replace(workload, backend="xla")  # which runs it
+            plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
+        return plan
+
+    def _plan_for(
+        self,
+        nodes: tuple[tuple[tuple[int, ...], Node], ...],
+        n: int,
+        n_q: int,
+        q_offset: int | None,
+        num_heads: int,
+        workload: Workload,
+    ) -> Plan:
+        """The plan that is chosen by the rates of the workload's backend."""
         from patterndsl.plan.build import build_plan
         from patterndsl.tuning import stored
 
-        nodes = head_nodes(self.module, n, num_heads)
-        if self.backend == "auto" and any(node.holds_choice for _, node in nodes):
-            workload = dataclasses.replace(workload, backend="xla")  # the only one that runs it
         given, source = self.given, "given"
         if given is None and self.block_sizes is None and q_offset is not None:
             given, source = stored(nodes, (n, n_q, q_offset), workload)

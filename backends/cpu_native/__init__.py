@@ -9,6 +9,7 @@ and a pair of custom calls (`calls`).
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,12 @@ from patterndsl.backends.cpu_native import build
 from patterndsl.backends.cpu_native.bytecode import Untranslatable
 from patterndsl.backends.cpu_native.calls import Floats, Runtime, Settings, branch_function
 from patterndsl.backends.cpu_native.schedule import Schedule, make_schedule
+from patterndsl.backends.facts import FactArray, facts_of, of_heads
 from patterndsl.backends.native_library import DTYPES
 from patterndsl.backends.xla.heads import HeadPacking, pack_heads, pick
 from patterndsl.backends.xla.summaries import refused, summarize, summarize_bias
+from patterndsl.ir.evaluate import evaluate
+from patterndsl.ir.expr import Expr
 from patterndsl.plan.plan import Plan
 
 Result = tuple[jax.Array, jax.Array]
@@ -40,10 +44,12 @@ class CpuNativeBackend:
             return Unsupported(
                 f"it computes in {' and '.join(DTYPES)}, not {target.dtype}", "use backend='xla'"
             )
-        if plan.facts:
-            chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts))
+        if plan.facts_by_tiles:
+            chosen = ", ".join(dict.fromkeys(str(fact.pattern) for fact in plan.facts_by_tiles))
             return Unsupported(
-                f"it does not know patterns chosen from q and k: {chosen}", "use backend='xla'"
+                "of patterns chosen from q and k it runs those that bring queries and keys together in "
+                f"groups, and this plan asks tile by tile: {chosen}",
+                "use backend='xla', which skips tiles of which no query has chosen a key",
             )
         for source in (s for g in plan.groups for b in g.branches for p in b.parts for s in p.sources):
             no_summaries = refused(source.pool, plan.n)
@@ -66,14 +72,16 @@ class CpuNativeBackend:
         name = build.library().stem
 
         @functools.partial(jax.jit, static_argnames=("scale", "softcap"))
-        def run(x: dict[str, jax.Array], *, scale: float, softcap: float) -> list[Result]:
+        def run(x: dict[str, Any], *, scale: float, softcap: float) -> list[Result]:
             return _run(plan, target, Settings(name, scale, softcap), x)
 
         def kernel(x: Operands) -> list[Result]:
             arrays = {"q": x.q, "k": x.k, "v": x.v, "alibi_slopes": x.alibi_slopes, "bias": x.bias}
             arrays |= {"kv_lengths": x.kv_lengths, "q_offset": jnp.asarray(x.q_offset, jnp.int32)}
             arrays |= {f"input {name}": x.inputs[name] for name in plan.inputs}
-            found = {name: a for name, a in arrays.items() if a is not None}
+            found: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
+            facts = facts_of((g.node for g in plan.groups), x) if plan.facts else {}
+            found["facts"] = tuple(facts[fact] for fact in plan.facts)
             results: list[Result] = run(found, scale=float(x.scale), softcap=float(x.softcap or 0.0))
             return results
 
@@ -92,7 +100,7 @@ def _schedules(
     return found
 
 
-def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, jax.Array]) -> list[Result]:
+def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, Any]) -> list[Result]:
     bias, lengths, slopes = x.get("bias"), x.get("kv_lengths"), x.get("alibi_slopes")
     groups = _schedules(plan, target.num_heads, target.num_kv_heads, bias is not None)
     pools = {pool for _, branches in groups for b in branches for pool in b.pools}
@@ -101,6 +109,7 @@ def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, jax.Array]
     if bias is not None:
         wide = bias.astype(jnp.float32)
         biases = {pool: summarize_bias(wide, pool, lengths) for pool in pools}
+    made = dict(zip(plan.facts, x["facts"], strict=True))
     run = Runtime(
         x["q_offset"].reshape(1),
         jnp.zeros(0, jnp.int32) if lengths is None else lengths,
@@ -119,7 +128,9 @@ def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, jax.Array]
             tuple(_heads_of(biases[pool], packing) for pool in schedule.pools if biases),
             jnp.zeros(0) if slopes is None else pick(slopes.astype(jnp.float32), packing.heads, 0),
         )
-        return branch_function(settings, schedule)(floats, run)
+        facts = tuple(_fact(of_heads(made[fact], packing.heads)) for fact in schedule.facts)
+        rows = tuple(_rows_read(row, x["q_offset"], plan.n_q) for row in schedule.rows)
+        return branch_function(settings, schedule)(floats, run._replace(facts=facts, rows=rows))
 
     order = np.argsort(np.concatenate([packing.heads for packing, _ in groups]))
     results = []
@@ -128,6 +139,19 @@ def _run(plan: Plan, target: Target, settings: Settings, x: dict[str, jax.Array]
         out, lse = (_join([f[j] for f in found], order) for j in (0, 1))
         results.append((out, lse))
     return results
+
+
+def _fact(x: FactArray) -> tuple[jax.Array, jax.Array]:
+    """A fact with two axes, bytes where it is made of them."""
+    values = x.values if x.values.ndim == 4 else x.values[..., None]
+    values = values if values.dtype == jnp.int8 else values.astype(jnp.int32)
+    return values, jnp.asarray(x.first, jnp.int32).reshape(1)
+
+
+def _rows_read(row: Expr, offset: jax.Array, n_q: int) -> jax.Array:
+    positions = offset + jnp.arange(n_q, dtype=jnp.int32)
+    found = jnp.asarray(evaluate(row, {"q": positions}, None, jnp), jnp.int32)
+    return jnp.broadcast_to(found, (n_q,))
 
 
 def _heads_of(bias: jax.Array, packing: HeadPacking) -> jax.Array:

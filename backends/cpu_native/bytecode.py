@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patterndsl.ir.expr import Expr, bound, build
+from patterndsl.ir.nodes import Fact
 from patterndsl.ir.normal import Term
 from patterndsl.ir.table import Table
 
@@ -22,6 +23,7 @@ Int32 = npt.NDArray[np.int32]
 OPS = (
     *("add", "sub", "mul", "floordiv", "mod", "neg", "abs", "min", "max", "xor", "popcount"),
     *("lt", "le", "eq", "ne", "and", "or", "not", "if", "input", "lookup", "forall", "exists"),
+    "fact",
 )
 """Operations by their code, as in `enum Op` of ``src/predicate.h``."""
 
@@ -33,6 +35,14 @@ SAFE = 2**30  # sums of two numbers below it fit
 
 class Untranslatable(Exception):
     """The expression has no bytecode; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What predicates read at run time, by number: the names of inputs, and facts."""
+
+    inputs: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclasses.dataclass
@@ -47,8 +57,8 @@ class _Scope:
 
 
 class _Compiler:
-    def __init__(self, slot: str, inputs: Sequence[str], place: Callable[[Int32], int]) -> None:
-        self.slot, self.inputs, self.place = slot, inputs, place
+    def __init__(self, slot: str, data: Data, place: Callable[[Int32], int]) -> None:
+        self.slot, self.data, self.place = slot, data, place
         self.constants: list[int] = []
         self.registers = [
             0,
@@ -97,7 +107,15 @@ class _Compiler:
         if e.op in ("and", "or"):
             scope.known[e] = self._chain(e, operands)
         elif e.op == "input":
-            scope.known[e] = self._instruction(scope, e.op, [operands[0], self.inputs.index(str(e.value))])
+            scope.known[e] = self._instruction(
+                scope, e.op, [operands[0], self.data.inputs.index(str(e.value))]
+            )
+        elif e.op == "fact":
+            assert isinstance(e.value, Fact)
+            column = operands[1] if len(operands) > 1 else self._constant(0)
+            scope.known[e] = self._instruction(
+                scope, e.op, [operands[0], column, self.data.facts.index(e.value)]
+            )
         elif e.op == "lookup":
             assert isinstance(e.value, Table)
             table = [self.place(e.value.entries), *e.value.entries.shape, e.value.columns]
@@ -164,12 +182,12 @@ class _Compiler:
         return to
 
 
-def compile_term(term: Term, slot: str, inputs: Sequence[str], place: Callable[[Int32], int]) -> Int32:
+def compile_term(term: Term, slot: str, data: Data, place: Callable[[Int32], int]) -> Int32:
     """The bytecode of a predicate and its count over ``q`` and ``slot``, after a header (`TermHeader`).
 
     ``place`` stores a lookup table and says where it is. Raises `Untranslatable`.
     """
-    compiler = _Compiler(slot, inputs, place)
+    compiler = _Compiler(slot, data, place)
     keep = compiler.compile(apart(term.keep, slot))
     count = -1 if term.count is None else compiler.compile(term.count)
     _, queries, slots, pairs = compiler.scopes

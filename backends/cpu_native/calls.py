@@ -29,11 +29,14 @@ class Floats(NamedTuple):
 
 class Runtime(NamedTuple):
     """Integers without gradients: ``q_offset`` int32 [1]; ``lengths`` int32 [B], [0] where there are none;
-    ``inputs`` int32 [B | 1, n] each."""
+    ``inputs`` int32 [B | 1, n] each. ``facts``: values, integers [B | 1, K·G | 1, rows, columns], and the
+    index of the first row, int32 [1]; ``rows`` int32 [T] each: that which a query reads."""
 
     q_offset: jax.Array
     lengths: jax.Array
     inputs: tuple[jax.Array, ...]
+    facts: tuple[tuple[jax.Array, jax.Array], ...] = ()
+    rows: tuple[jax.Array, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,8 @@ def branch_function(settings: Settings, schedule: Schedule) -> Branch:
         ffi_call: Callable[..., Any] = jax.ffi.ffi_call
         function = ffi_call(target, results, vmap_method="sequential")
         numbers = {"scale": np.float32(settings.scale), "softcap": np.float32(settings.softcap)}
-        return function(*operands, *run.inputs, *more, **numbers)
+        facts = (a for fact in run.facts for a in fact)
+        return function(*operands, *run.inputs, *facts, *run.rows, *more, **numbers)
 
     def forward(x: Floats, run: Runtime) -> tuple[jax.Array, jax.Array]:
         rows = x.q.shape[:3]

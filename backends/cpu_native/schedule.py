@@ -1,7 +1,8 @@
 """A branch of a plan as one array of 32-bit integers, which ``src/call.h`` reads.
 
-    n, n_q, query heads of a key head, pools, whether there is a bias, inputs, parts, where each part is
-    part: struct Part; sources: struct Source each; tiles; where each tile's runs end; runs
+    n, n_q, query heads of a key head, pools, whether there is a bias, inputs, facts, parts, where each
+    part is; part: struct Part; sources: struct Source each; tiles; where each tile's runs end; runs;
+    struct Groups
 
 A run is a source (its number times two, plus one where the predicate must be applied), a first slot and a
 number of slots.
@@ -15,20 +16,27 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from patterndsl.backends.cpu_native.bytecode import Int32, compile_term
-from patterndsl.ir.nodes import Pool
-from patterndsl.ir.normal import TOKENS, slot_index
-from patterndsl.plan.plan import BranchPlan, Part, Plan, Segment, Source
+from patterndsl.backends.cpu_native.bytecode import Data, Int32, Untranslatable, compile_term
+from patterndsl.ir.expr import TRUE, Expr, as_expr
+from patterndsl.ir.nodes import Fact, Pool
+from patterndsl.ir.normal import TOKENS, Term, slot_index
+from patterndsl.plan.grouping import before
+from patterndsl.plan.grouping import facts as grouped_facts
+from patterndsl.plan.plan import BranchPlan, Grouping, Membership, Part, Plan, Segment, Source
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
-    """``words``: the array; ``pools``: the sources of its keys, in the order in which it numbers them."""
+    """``words``: the array; ``pools``: the sources of its keys, in the order in which it numbers them.
+    ``facts``: likewise what it reads of q and k; ``rows``: for each part with groups which row of its fact a
+    query at ``q`` reads."""
 
     words: Int32
     pools: tuple[Pool, ...]
+    facts: tuple[Fact, ...]
+    rows: tuple[Expr, ...]
 
 
 class _Writer:
@@ -46,10 +54,14 @@ class _Writer:
 
 def make_schedule(plan: Plan, branch: BranchPlan, per_kv: int, has_bias: bool) -> Schedule:
     """Raises `bytecode.Untranslatable` where a predicate has no bytecode."""
-    parts = [p for p in branch.parts if any(g.tiles.size for g in p.rows)]
+    parts = [p for p in branch.parts if p.grouping is not None or any(g.tiles.size for g in p.rows)]
     pools = tuple(dict.fromkeys(s.pool for p in parts for s in p.sources))
-    writer = _Writer(7 + len(parts))
-    found = [writer.place(_part(writer, plan, p, pools)) for p in parts]
+    data = Data(plan.inputs, tuple(dict.fromkeys(fact for p in parts for fact in facts_of_part(p))))
+    rows = tuple(p.grouping.row for p in parts if p.grouping is not None)
+    writer, found, grouped = _Writer(8 + len(parts)), list[int](), 0
+    for p in parts:
+        found.append(writer.place(_part(writer, data, p, pools, grouped)))
+        grouped += p.grouping is not None
     writer.chunks[0][:] = [
         plan.n,
         plan.n_q,
@@ -57,26 +69,59 @@ def make_schedule(plan: Plan, branch: BranchPlan, per_kv: int, has_bias: bool) -
         len(pools),
         has_bias,
         len(plan.inputs),
+        len(data.facts),
         len(parts),
         *found,
     ]
-    return Schedule(np.concatenate(writer.chunks), pools)
+    return Schedule(np.concatenate(writer.chunks), pools, data.facts, rows)
 
 
-def _part(writer: _Writer, plan: Plan, part: Part, pools: tuple[Pool, ...]) -> list[int]:
-    sources = writer.place([_source(writer, plan, s, pools) for s in part.sources])
+def _part(writer: _Writer, data: Data, part: Part, pools: tuple[Pool, ...], grouped: int) -> list[int]:
+    sources = writer.place([_source(writer, data, s, pools) for s in part.sources])
     layout = part.layout
     queries = 0 if layout.queries is None else writer.place(layout.queries)
     tokens = 0 if layout.tokens is None else writer.place(layout.tokens)
+    if part.grouping is not None:
+        groups = writer.place(_groups(data, part.grouping, part.sources[0].term, grouped))
+        return [part.block_q, 1, sources, 0, 0, 0, 0, 0, 0, 0, groups]
     tiles, ends, runs = _rows(part)
     rows = [len(tiles), writer.place(tiles), writer.place(ends), writer.place(runs)]
     places = 0 if layout.queries is None else layout.queries.size
-    return [part.block_q, len(part.sources), sources, queries, places, tokens, *rows]
+    return [part.block_q, len(part.sources), sources, queries, places, tokens, *rows, 0]
 
 
-def _source(writer: _Writer, plan: Plan, source: Source, pools: tuple[Pool, ...]) -> list[int]:
+def _groups(data: Data, g: Grouping | Membership, term: Term, number: int) -> list[int]:
+    """As `struct Groups` has them; ``number``: of the part among those with groups."""
+    masked = term.keep is not TRUE or term.count is not None
+    if isinstance(g, Membership):
+        facts = [data.facts.index(g.queries), data.facts.index(g.keys)]
+        return [g.groups, 0, 0, *facts, 0, number, before(term.keep), masked]
+    of_keys = column = 0
+    if g.size is None:
+        assert isinstance(g.key.value, Fact)
+        of_keys = data.facts.index(g.key.value)
+        column = _number(g.key.args[1]) if len(g.key.args) > 1 else 0
+    columns = [_number(g.index.subs({"i": as_expr(i)})) for i in range(g.choices)]
+    numbers = [g.groups, g.size or 0, g.choices, data.facts.index(g.fact), of_keys, column, number]
+    return [*numbers, before(term.keep), masked, *columns]
+
+
+def _number(e: Expr) -> int:
+    if e.number is None:
+        raise Untranslatable(f"the group of a key is in no column that is known: {e}")
+    return int(e.number)
+
+
+def facts_of_part(part: Part) -> list[Fact]:
+    """What a part reads of q and k."""
+    own = frozenset() if part.grouping is None else grouped_facts(part.grouping)
+    terms = [e for s in part.sources for e in (s.term.keep, s.term.count) if e is not None]
+    return sorted(own.union(*(e.facts() for e in terms)), key=repr)
+
+
+def _source(writer: _Writer, data: Data, source: Source, pools: tuple[Pool, ...]) -> list[int]:
     pool = source.pool
-    code = compile_term(source.term, str(slot_index(pool).value), plan.inputs, writer.place)
+    code = compile_term(source.term, str(slot_index(pool).value), data, writer.place)
     counted = pool.weight == "count" and pool.size > 1
     numbers = [pools.index(pool), pool is TOKENS, source.slots, pool.stride, pool.size, counted]
     return [*numbers, writer.place(code), 0]

@@ -243,6 +243,13 @@ class Plan:
     inputs: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
 
+    @functools.cached_property
+    def facts_by_tiles(self) -> tuple[Fact, ...]:
+        """Facts that parts without groups read: which of their tiles keep something is known late."""
+        parts = [p for g in self.groups for b in g.branches for p in b.parts if p.grouping is None]
+        terms = [e for p in parts for s in p.sources for e in (s.term.keep, s.term.count) if e is not None]
+        return tuple(fact for fact in self.facts if any(fact in e.facts() for e in terms))
+
     def __repr__(self) -> str:
         from patterndsl.plan.stats import summary
 

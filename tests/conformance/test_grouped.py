@@ -24,6 +24,7 @@ from patterndsl.plan.cost import Workload
 from patterndsl.plan.plan import Grouping, Source
 from patterndsl.plan.rates import rates_of
 
+BACKENDS = ("xla", "cpu_native")
 SLOW = pytest.mark.slow
 MOBA = "causal & (select(2, 8, among=causal - chunked(8)) | chunked(8))"
 REFORMER = "causal & (lsh(8, rounds=2, seed=3) | self)"
@@ -36,7 +37,7 @@ def no_query_is_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     build.forget_plans()
 
 
-def grouped(text: str, n: int, n_q: int, blocks: tuple[int, int]) -> pd.Attention:
+def grouped(text: str, n: int, n_q: int, blocks: tuple[int, int], backend: str = "xla") -> pd.Attention:
     """The pattern, run by groups."""
     attention = pd.compile(text)
     asked = build.questions(
@@ -47,12 +48,12 @@ def grouped(text: str, n: int, n_q: int, blocks: tuple[int, int]) -> pd.Attentio
         ways = [s for s in structures(question) if any(name == GROUPED for _, name in s)]
         given.append(in_tiles(question, (ways or structures(question))[-1], blocks))
     assert any(part.layout == GROUPED for way in given for part in way), text
-    return pd.Attention(attention.spec, None, 0, "xla", None, (tuple(given),))
+    return pd.Attention(attention.spec, None, 0, backend, None, (tuple(given),))
 
 
 def compare(
     text: str, n: int = 53, n_q: int | None = None, blocks: tuple[int, int] = (8, 8), dtype: str = "float32",
-    heads: int = 4, kv_heads: int = 2, **arguments: Any,
+    heads: int = 4, kv_heads: int = 2, backend: str = "xla", **arguments: Any,
 ) -> None:  # fmt: skip
     """Output, log-sum-exp and every gradient."""
     n_q = n_q or n
@@ -73,7 +74,7 @@ def compare(
 
         return jax.jit(jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True))(q, k, v, floats)
 
-    (_, got), grads = both(grouped(text, n, n_q, blocks), wide=False)
+    (_, got), grads = both(grouped(text, n, n_q, blocks, backend), wide=False)
     (_, want), want_grads = both(lambda *a, **kw: pd.reference(text, *a, **kw), wide=True)
     tolerance = 2e-5 if dtype == "float32" else 4e-2
     for x, y in zip(got, want, strict=True):
@@ -83,6 +84,7 @@ def compare(
         np.testing.assert_allclose(x, y, atol=tolerance * max(1.0, float(np.abs(y).max())))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "text",
     [
@@ -96,10 +98,11 @@ def compare(
         pytest.param("select(2, 16) & (segments(16, 1) + segments(32, 2))", marks=SLOW),
     ],
 )
-def test_attention_is_the_reference(text: str) -> None:
-    compare(text)
+def test_attention_is_the_reference(text: str, backend: str) -> None:
+    compare(text, backend=backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "shape",
     [
@@ -110,10 +113,11 @@ def test_attention_is_the_reference(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("text", ["lsh(4)", pytest.param("select(2, 8) | local(2)", marks=SLOW)])
-def test_shapes(text: str, shape: dict[str, Any]) -> None:
-    compare(text, **shape)
+def test_shapes(text: str, shape: dict[str, Any], backend: str) -> None:
+    compare(text, **shape, backend=backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("text", "centroids", "shape"),
     [
@@ -126,31 +130,33 @@ def test_shapes(text: str, shape: dict[str, Any]) -> None:
     ],
 )
 def test_groups_that_take_queries_and_keys(
-    text: str, centroids: tuple[int, ...], shape: dict[str, Any]
+    text: str, centroids: tuple[int, ...], shape: dict[str, Any], backend: str
 ) -> None:
     """Also where a pair is in several groups, and a vector in none."""
     mu = jax.random.normal(jax.random.key(1), centroids)
-    compare(ROUTING + text, mu=mu, **shape)
+    compare(ROUTING + text, mu=mu, **shape, backend=backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @SLOW
 @pytest.mark.parametrize("text", [MOBA, "causal & lsh(4)", f"{ROUTING}causal & cluster(40, 9, centroids=mu)"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_all_arguments_at_once(text: str, shared: bool) -> None:
+def test_all_arguments_at_once(text: str, shared: bool, backend: str) -> None:
     rng = np.random.default_rng(3)
     bias = jnp.asarray(rng.standard_normal((1, 1, 53, 53) if shared else (2, 4, 53, 53)), jnp.float32)
     centroids = {"mu": jax.random.normal(jax.random.key(1), (40, 8))} if ROUTING in text else {}
     compare(
         text, **centroids, scale=0.7, softcap=1.5, alibi_slopes=jnp.linspace(0.01, 0.3, 4), bias=bias,
-        sinks=jnp.linspace(-1, 1, 4), kv_lengths=jnp.asarray([40, 0]),
+        sinks=jnp.linspace(-1, 1, 4), kv_lengths=jnp.asarray([40, 0]), backend=backend,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("heads", [2, pytest.param(1, marks=SLOW)])
-def test_vmap_of_gradients(heads: int) -> None:
+def test_vmap_of_gradients(heads: int, backend: str) -> None:
     """What is mapped over becomes more sequences; what is not has a gradient for each all the same, also
     where the sequences of a batch share it."""
-    attention = grouped("causal & lsh(4)", 30, 30, (8, 8))
+    attention = grouped("causal & lsh(4)", 30, 30, (8, 8), backend)
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.standard_normal((3, 2, 30, h, 8)), jnp.float32) for h in (2, 1, 1))
     bias = jnp.asarray(rng.standard_normal((1, heads, 30, 30)), jnp.float32)

@@ -29,6 +29,12 @@ std::vector<int> even_cuts(const Call& call, const Part& part, int cuts) {
   return found;
 }
 
+std::vector<int> even_ranges(const Call& call, int cuts) {
+  std::vector<int> found;
+  for (int i = 0; i <= cuts; i++) found.push_back(int(call.queries * i / cuts));
+  return found;
+}
+
 // First and last-plus-one slot of a pool that rows begin … end − 1 visit.
 std::pair<int64_t, int64_t> visited(const Call& call, const Part& part, int pool, int begin, int end) {
   const int32_t* data = call.schedule.data;
@@ -53,13 +59,15 @@ class Parallel {
       return pool.bias && (pool.bias_batch < call.batch || pool.bias_heads < call.heads);
     });
     pairs_ = call.batch * call.key_heads;
-    together_ = shared_bias_ ? call.key_heads : heads_together();
+    if (pass.part.groups) lanes_ = find_lanes(call, pass.part, workers);
+    together_ = shared_bias_ ? call.key_heads : pass.part.groups ? 1 : heads_together();
+    const int rows = pass.part.groups ? int(std::max<int64_t>(call.queries / LANES, 1)) : pass.part.rows;
     const int64_t units = shared_bias_ ? 1 : pairs_ / together_, wanted = 2 * workers.count();
     int cuts = 1;
     if (units % workers.count() && units < wanted)
-      cuts = int(std::min<int64_t>((wanted + units - 1) / units, std::max(pass.part.rows, 1)));
+      cuts = int(std::min<int64_t>((wanted + units - 1) / units, std::max(rows, 1)));
     for (;; cuts = (cuts + 1) / 2) {
-      cuts_ = even_cuts(call, pass.part, cuts);
+      cuts_ = pass.part.groups ? even_ranges(call, cuts) : even_cuts(call, pass.part, cuts);
       if (cuts == 1 || reserve(cuts) <= MOST_PRIVATE) break;
     }
     if (cuts == 1) direct();
@@ -76,8 +84,10 @@ class Parallel {
       for (int64_t b = begin; b < end; b++) {
         const int64_t at = (b * call.key_heads + first) * cuts + cut;
         for (int64_t head = 0; head < together_ && cuts > 1; head++) clear_sums(at + head * cuts);
-        for (int row = cuts_[cut]; row < cuts_[cut + 1]; row++)
-          one_tile(x_, row, b, first, first + together_, &sums_[at], cuts, slopes.data() + task * call.heads);
+        if (x_.part.groups)
+          groups_of(b, first, cut, &sums_[at], cuts, slopes.data() + task * call.heads);
+        else
+          rows_of(b, first, cut, &sums_[at], cuts, slopes.data() + task * call.heads);
       }
     };
     workers_.each(tasks, body);
@@ -88,6 +98,37 @@ class Parallel {
   }
 
  private:
+  static Scratch& scratch() {
+    static thread_local Scratch own;
+    return own;
+  }
+
+  void rows_of(int64_t b, int64_t first, int64_t cut, const std::vector<Sums>* sums, int64_t stride, float* d_slopes) {
+    Scratch& w = scratch();
+    w.first_of_group = 0, w.group = x_.call.group();
+    for (int row = cuts_[cut]; row < cuts_[cut + 1]; row++) {
+      w.tile.begin(x_.call, x_.part, row, b);
+      one_tile(x_, w, b, first, first + together_, sums, stride, d_slopes);
+    }
+  }
+
+  // The same where a cut is a range of queries, whose heads each have their groups.
+  void groups_of(int64_t b, int64_t first, int64_t cut, const std::vector<Sums>* sums, int64_t stride,
+                 float* d_slopes) {
+    const Call& call = x_.call;
+    Scratch& w = scratch();
+    w.group = 1;
+    for (int64_t head = first * call.group(); head < (first + together_) * call.group(); head++) {
+      const int64_t kv = head / call.group();
+      const Lane& lane = lanes_[b * call.heads + head];
+      each_tile(call, x_.part, lane, cuts_[cut], cuts_[cut + 1], [&](int group, int32_t begin, int32_t end) {
+        w.first_of_group = int(head % call.group());
+        w.tile.begin_group(call, x_.part, b, head, lane, group, begin, end);
+        one_tile(x_, w, b, kv, kv + 1, sums + (kv - first) * stride, stride, d_slopes);
+      });
+    }
+  }
+
   // Key heads of a task: they share the masks of its tiles. More than one where that leaves work for all.
   int64_t heads_together() const {
     const int64_t workers = workers_.count();
@@ -108,7 +149,10 @@ class Parallel {
     int64_t size = 0;
     for (int cut = 0; cut < cuts; cut++)
       for (int i = 0; i < pools; i++) {
-        ranges_.push_back(visited(call, x_.part, i, cuts_[cut], cuts_[cut + 1]));
+        if (x_.part.groups)
+          ranges_.emplace_back(0, call.pools[i].slots);
+        else
+          ranges_.push_back(visited(call, x_.part, i, cuts_[cut], cuts_[cut + 1]));
         size += (ranges_.back().second - ranges_.back().first) * (x_.dim + x_.value_dim);
       }
     if (size * pairs_ > MOST_PRIVATE) return size * pairs_;
@@ -175,6 +219,7 @@ class Parallel {
   const Pass& x_;
   Workers& workers_;
   bool shared_bias_;
+  std::vector<Lane> lanes_;  // where the part has groups
   int64_t pairs_, together_;
   std::vector<int> cuts_;
   std::vector<std::vector<Sums>> sums_;
@@ -202,7 +247,7 @@ void backward(const Call& call, Workers& workers) {
   if (!every) clear(workers, call.dq, call.batch * call.queries * call.heads * dim);
   if (call.slopes) std::fill_n(call.dslopes, call.heads, 0.0f);
   for (int i = 0; i < parts; i++) {
-    const Pass pass{call, call.schedule.part(i), i == 0, dim, value_dim, round_up(dim, WIDTH),
+    const Pass pass{call, call.schedule.part(i), i == 0 && every, dim, value_dim, round_up(dim, WIDTH),
                     round_up(value_dim, WIDTH)};
     Parallel(pass, workers).run(call.dslopes);
   }

@@ -26,6 +26,7 @@ struct Scratch {
   std::vector<float> q_rows, q_columns, d_rows, d_columns, dq, lse, delta;
   std::vector<float> keys, key_strips, values, slope, out, apart, weights[TOGETHER], d_logits[TOGETHER];
   std::vector<float*> dk, dv;  // of each slot of the chunk
+  int first_of_group = 0, group = 1;  // the query heads of each key head that are computed
 };
 
 // What the tasks of a part share.
@@ -38,7 +39,7 @@ struct Pass {
 
 void read_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv) {
   const Call& call = x.call;
-  const int panels = w.tile.panels, group = call.group();
+  const int panels = w.tile.panels, group = w.group;
   const size_t all_panels = size_t(group) * panels;
   w.q_rows.resize(all_panels * LANES * x.ld), w.q_columns.resize(all_panels * LANES * x.dim);
   w.d_rows.resize(all_panels * LANES * x.value_ld), w.d_columns.resize(all_panels * LANES * x.value_dim);
@@ -47,7 +48,9 @@ void read_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv) {
   for (int g = 0; g < group; g++)
     for (int p = 0; p < panels; p++) {
       const size_t at = size_t(g) * panels + p;
-      auto row = [&](int i) { return call.row(b, w.tile.queries[p * LANES + i], kv * group + g); };
+      auto row = [&](int i) {
+        return call.row(b, w.tile.queries[p * LANES + i], kv * call.group() + w.first_of_group + g);
+      };
       pack_panel(
           call.bfloat16, call.q, w.tile.lanes(p), x.dim, x.ld, call.scale, [&](int i) { return row(i) * x.dim; },
           w.q_rows.data() + at * LANES * x.ld, w.q_columns.data() + at * LANES * x.dim);
@@ -185,14 +188,16 @@ void several_panels(const Pass& x, Scratch& w, const Chunk& c, size_t at, int fi
 }
 
 void write_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv, bool first) {
-  const int panels = w.tile.panels, group = x.call.group();
+  const int panels = w.tile.panels, group = w.group;
   const float factor = x.call.scale * LN2;  // keys were in units of log 2
   w.out.resize(size_t(LANES) * x.ld);
   for (int g = 0; g < group; g++)
     for (int p = 0; p < panels; p++) {
       transpose(w.dq.data() + (size_t(g) * panels + p) * LANES * x.dim, LANES, x.dim, LANES, w.out.data(), x.ld);
       for (int i = 0; i < w.tile.lanes(p); i++) {
-        float* to = x.call.dq + x.call.row(b, w.tile.queries[p * LANES + i], kv * group + g) * x.dim;
+        float* to =
+            x.call.dq +
+            x.call.row(b, w.tile.queries[p * LANES + i], kv * x.call.group() + w.first_of_group + g) * x.dim;
         const float* row = w.out.data() + size_t(i) * x.ld;
         int d = 0;
         for (; d + WIDTH <= x.dim; d += WIDTH) store(to + d, factor * load(row + d) + (first ? Floats{} : load(to + d)));
@@ -204,7 +209,7 @@ void write_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv, bool first)
 // The keys and values of one chunk, with the queries of one key head.
 void one_chunk(const Pass& x, Scratch& w, const Chunk& c, int64_t b, int64_t kv, bool another, float* d_slopes) {
   const Call& call = x.call;
-  const int panels = w.tile.panels, group = call.group();
+  const int panels = w.tile.panels, group = w.group;
   pack_rows(call, x.part, c, b, kv, false, LOG2E, w.keys);
   pack_strips(c, w.keys, x.dim, w.key_strips);
   pack_rows(call, x.part, c, b, kv, true, 1.0f, w.values);
@@ -217,19 +222,16 @@ void one_chunk(const Pass& x, Scratch& w, const Chunk& c, int64_t b, int64_t kv,
           const int share = g * panels + panel, shares = group * panels;
           prefetch_keys(call, x.part, c, b, kv + 1, c.size * share / shares, c.size * (share + 1) / shares);
         }
-        one_panel(x, w, c, b, kv * group + g, size_t(g) * panels + panel, panel, slot, d_slopes);
+        one_panel(x, w, c, b, kv * call.group() + w.first_of_group + g, size_t(g) * panels + panel, panel, slot, d_slopes);
       }
       several_panels(x, w, c, size_t(g) * panels, first, count);
     }
 }
 
-// Key heads first … last − 1, whose sums start at `sums`.
-void one_tile(const Pass& x, int row, int64_t b, int64_t first, int64_t last, const std::vector<Sums>* sums,
+// Key heads first … last − 1, whose sums start at `sums`, and the queries of the tile that the scratch holds.
+void one_tile(const Pass& x, Scratch& w, int64_t b, int64_t first, int64_t last, const std::vector<Sums>* sums,
               int64_t sums_stride, float* d_slopes) {
-  static thread_local Scratch own;
-  Scratch& w = own;  // its address is looked up once
   const Call& call = x.call;
-  w.tile.begin(call, x.part, row, b);
   const int64_t bytes = 4 * (2 * x.dim + x.value_dim + 2 * LANES * std::min(TOGETHER, w.tile.panels));
   const int limit = w.tile.even(int(std::clamp<int64_t>(CHUNK_BYTES / bytes, 48, 256)));
   for (int slot = 0; slot < TOGETHER; slot++)

@@ -101,6 +101,15 @@ Call read_call(Reader& args, float scale, float softcap) {
     call.inputs.push_back({static_cast<const int32_t*>(input.untyped_data()),
                            input.dimensions()[0] > 1 ? input.dimensions()[1] : 0});
   }
+  for (int i = 0; i < call.schedule.fact_count(); i++) {
+    ffi::AnyBuffer values = args.next();
+    auto sizes = values.dimensions();  // sequences, heads, rows, columns
+    const int64_t of_head = sizes[2] * sizes[3];
+    call.facts.push_back({values.untyped_data(), values.element_type() == ffi::S8,
+                          sizes[0] > 1 ? sizes[1] * of_head : 0, sizes[1] > 1 ? of_head : 0, int32_t(sizes[2]),
+                          int32_t(sizes[3]), *args.integers()});
+  }
+  for (int i = 0; i < call.schedule.grouped_count(); i++) call.rows_of_queries.push_back(args.integers());
   return call;
 }
 

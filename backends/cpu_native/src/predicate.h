@@ -14,7 +14,7 @@ namespace patterndsl {
 
 enum Op : int32_t {  // the order of `bytecode.OPS`
   ADD, SUB, MUL, FLOORDIV, MOD, NEG, ABS, MIN, MAX, XOR, POPCOUNT, LT, LE, EQ, NE, AND, OR, NOT, IF, INPUT, LOOKUP,
-  FORALL, EXISTS,
+  FORALL, EXISTS, FACT,
 };
 
 struct Instruction {
@@ -58,8 +58,10 @@ inline void unary(int32_t* to, Operand a, int n, F f) {
 
 class Predicate {
  public:
-  void begin(const Call& call, const int32_t* term, int64_t batch, const int32_t* positions, int queries) {
-    call_ = &call, batch_ = batch, queries_ = queries;
+  // `head`: the query head whose facts are read.
+  void begin(const Call& call, const int32_t* term, int64_t batch, int64_t head, const int32_t* positions,
+             int queries) {
+    call_ = &call, batch_ = batch, query_head_ = head, queries_ = queries;
     head_ = reinterpret_cast<const TermHeader*>(term);
     keys_read_ = term + sizeof(TermHeader) / 4;
     constants_ = keys_read_ + head_->keys_read;
@@ -155,6 +157,12 @@ class Predicate {
         int32_t last = call_->schedule.n() - 1;
         return unary(to, a, n, [=](int32_t u) { return values[u < 0 ? 0 : u > last ? last : u]; });
       }
+      case FACT: {
+        const Fact& fact = call_->facts[x.c];
+        Operand column = operand(x.b, phase);
+        for (int i = 0; i < n; i++) to[i] = fact.at(batch_, query_head_, a[i], column[i]);
+        return;
+      }
       case LOOKUP: return lookup(to, a, operand(x.b, phase), x, n);
       default: return;
     }
@@ -193,7 +201,7 @@ class Predicate {
   }
 
   const Call* call_ = nullptr;
-  int64_t batch_ = 0;
+  int64_t batch_ = 0, query_head_ = 0;
   int queries_ = 0, keys_ = 0, key_ = 0;
   const TermHeader* head_ = nullptr;
   const int32_t *keys_read_ = nullptr, *constants_ = nullptr;

@@ -7,6 +7,7 @@
 
 #include "blocks.h"
 #include "call.h"
+#include "groups.h"
 #include "predicate.h"
 
 namespace patterndsl {
@@ -44,7 +45,7 @@ class Tile {
  public:
   // The real queries of a row of the part's table.
   void begin(const Call& call, const Part& part, int row, int64_t batch) {
-    call_ = &call, part_ = &part, batch_ = batch;
+    call_ = &call, part_ = &part, batch_ = batch, head_ = 0, lane_ = nullptr;
     const int32_t* data = call.schedule.data;
     const int32_t tile = data[part.tiles + row], *order = part.queries ? data + part.queries : nullptr;
     queries.clear();
@@ -53,15 +54,27 @@ class Tile {
       int32_t query = order ? order[place] : int32_t(place);
       if (query >= 0) queries.push_back(query);
     }
-    panels = (int(queries.size()) + LANES - 1) / LANES;
-    positions.assign(size_t(panels) * LANES, 0);
-    for (int i = 0; i < panels * LANES; i++)
-      positions[i] = call.offset + queries[std::min<size_t>(i, queries.size() - 1)];
+    begin_queries();
     run_ = row ? data[part.ends + row - 1] : 0, run_end_ = data[part.ends + row], in_run_ = 0;
     total_ = 0;
     for (int r = run_; r < run_end_; r++) total_ += run(r)[2];
-    if (predicates_.size() < size_t(part.source_count)) predicates_.resize(part.source_count);
-    begun_.assign(part.source_count, false);
+  }
+
+  // Queries `first` … `last` − 1 of those of a group, with its keys.
+  void begin_group(const Call& call, const Part& part, int64_t batch, int64_t head, const Lane& lane, int group,
+                   int32_t first, int32_t last) {
+    call_ = &call, part_ = &part, batch_ = batch, head_ = head, lane_ = &lane, group_ = group;
+    queries.assign(lane.queries.begin() + first, lane.queries.begin() + last);
+    begin_queries();
+    const Groups& groups = call.schedule.groups(part);
+    const int32_t latest = positions[queries.size() - 1];  // queries of a group rise
+    key_ = lane.first_key(groups, group), key_end_ = lane.last_key(groups, group, call.schedule.n());
+    if (groups.before && lane.keys.empty()) key_end_ = std::clamp(latest + 1, key_, key_end_);
+    if (groups.before && !lane.keys.empty()) {
+      const int32_t* keys = lane.keys.data();
+      key_end_ = int32_t(std::upper_bound(keys + key_, keys + key_end_, latest) - keys);
+    }
+    total_ = key_end_ - key_;
   }
 
   // Slots in a chunk, where a row is cut evenly into chunks of at most `most`.
@@ -74,7 +87,8 @@ class Tile {
   bool next(Chunk& c, int limit) {
     c.size = 0, c.panels = panels, c.added = c.counted = false;
     c.spans.clear(), c.slots.clear(), c.twice_position.clear(), c.log_size.clear();
-    while (run_ < run_end_ && c.size < limit) {
+    if (lane_) read_group(c, limit);
+    while (!lane_ && run_ < run_end_ && c.size < limit) {
       const int32_t* r = run(run_);
       read(c, r[0] >> 1, r[0] & 1, r[1] + in_run_, std::min(r[2] - in_run_, limit - c.size), r[2]);
     }
@@ -92,6 +106,53 @@ class Tile {
   int panels = 0;
 
  private:
+  void begin_queries() {
+    panels = (int(queries.size()) + LANES - 1) / LANES;
+    positions.resize(size_t(panels) * LANES);
+    for (int i = 0; i < panels * LANES; i++)
+      positions[i] = call_->offset + queries[std::min<size_t>(i, queries.size() - 1)];
+    if (predicates_.size() < size_t(part_->source_count)) predicates_.resize(part_->source_count);
+    begun_.assign(part_->source_count, false);
+  }
+
+  void read_group(Chunk& c, int limit) {
+    const int32_t n = call_->lengths ? std::min(call_->lengths[batch_], call_->schedule.n()) : call_->schedule.n();
+    for (; key_ < key_end_ && c.size < limit; key_++) {
+      const int32_t slot = lane_->keys.empty() ? key_ : lane_->keys[key_];
+      if (slot >= n) continue;
+      c.slots.push_back(slot);
+      c.twice_position.push_back(2 * slot);
+      c.log_size.push_back(0.0f);
+      c.size++;
+    }
+    if (c.size) c.spans.push_back({0, 0, c.size, call_->schedule.groups(*part_).masked != 0});
+  }
+
+  // A pair that an earlier group has is dropped.
+  void drop_earlier(Chunk& c) {
+    const int words = lane_->words, last = group_ / 32;
+    const uint32_t before = (1u << group_ % 32) - 1;
+    auto earlier = [&](const uint32_t* bits, int w) { return bits[w] & (w == last ? before : ~0u); };
+    some_.clear();
+    for (int j = 0; j < int(queries.size()); j++)
+      for (int w = 0; w <= last; w++)
+        if (earlier(lane_->of_queries.data() + size_t(queries[j]) * words, w)) {
+          some_.push_back(j);
+          break;
+        }
+    if (some_.empty()) return;
+    for (int i = 0; i < c.size; i++) {
+      const uint32_t* theirs = lane_->of_keys.data() + size_t(c.slots[i]) * words;
+      for (int w = 0; w <= last; w++) {
+        const uint32_t key = earlier(theirs, w);
+        if (!key) continue;
+        for (int j : some_)
+          if (key & lane_->of_queries[size_t(queries[j]) * words + w])
+            c.words[size_t(i) * panels + j / LANES] &= ~(1u << j % LANES);
+      }
+    }
+  }
+
   const int32_t* run(int r) const { return call_->schedule.data + part_->runs + 3 * int64_t(r); }
   const Source& source(int i) const { return call_->schedule.source(*part_, i); }
 
@@ -124,6 +185,7 @@ class Tile {
   void mark(Chunk& c) {
     c.words.resize(size_t(c.size) * panels);
     for (const Span& span : c.spans) span.partial ? evaluate(c, span) : fill(c, span);
+    if (lane_ && lane_->words) drop_earlier(c);
     int groups = c.groups();
     c.kept.resize(size_t(panels) * groups);
     for (int g = 0; g < groups; g++)
@@ -148,8 +210,8 @@ class Tile {
   void evaluate(Chunk& c, const Span& span) {
     Predicate& predicate = predicates_[span.source];
     if (!begun_[span.source])
-      predicate.begin(*call_, call_->schedule.data + source(span.source).term, batch_, positions.data(),
-                      int(positions.size()));
+      predicate.begin(*call_, call_->schedule.data + source(span.source).term, batch_, head_,
+                      positions.data(), int(positions.size()));
     begun_[span.source] = true;
     if (predicate.counts() && !c.counted) {
       c.counted = true;
@@ -177,6 +239,11 @@ class Tile {
   const Part* part_ = nullptr;
   int64_t batch_ = 0, total_ = 0;
   int run_ = 0, run_end_ = 0, in_run_ = 0;
+  const Lane* lane_ = nullptr;  // of a grouped part, with what follows
+  int64_t head_ = 0;
+  int group_ = 0;
+  int32_t key_ = 0, key_end_ = 0;
+  std::vector<int> some_;
   std::vector<Predicate> predicates_;
   std::vector<bool> begun_;
 };
