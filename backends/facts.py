@@ -22,8 +22,12 @@ from patterndsl.ir.nodes import Fact, Node, Pattern, Pool
 from patterndsl.ir.normal import postorder
 from patterndsl.spec import of_kind
 
-AT_ONCE = 2**24
-"""Numbers that are made at a time where queries meet keys."""
+AT_ONCE = 2**20
+"""Numbers that are made at a time where queries meet keys: so few stay near the processor, in memory that is
+used over
+and over."""
+MOST_IN_KERNEL = 512
+"""Of so many the kernel keeps the best in order."""
 
 
 class FactArray(NamedTuple):
@@ -40,7 +44,8 @@ class Data:
     each; ``unscaled``: the same without a scale that is a number; ``k`` [B, n, K, H], 0 where a key does not
     exist; ``centroids`` [k, H] or [N, k, H] each. All in float32 (float64 for float64 operands), and no
     gradient flows through them. ``q_offset``: the position of the first query, a number or an int32 scalar;
-    ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n] each.
+    ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n] each. ``kernel``: the
+    suffix of the native kernel's custom calls, where these are to find what is largest: the same, but sooner.
     """
 
     q: jax.Array
@@ -50,9 +55,10 @@ class Data:
     inputs: Mapping[str, jax.Array]
     unscaled: jax.Array
     centroids: Mapping[str, jax.Array]
+    kernel: str = ""
 
     @classmethod
-    def of(cls, x: Operands) -> Data:
+    def of(cls, x: Operands, kernel: str = "") -> Data:
         """The data of a call."""
         dtype = jnp.promote_types(x.q.dtype, jnp.float32)
         n, groups = x.k.shape[1], x.k.shape[2]
@@ -64,7 +70,7 @@ class Data:
             lengths = jnp.clip(x.kv_lengths, 0, n)
             k = jnp.where((jnp.arange(n) < lengths[:, None])[..., None, None], k, 0)
         centroids = {name: lax.stop_gradient(c).astype(dtype) for name, c in x.centroids.items()}
-        return cls(q * x.scale, k, x.q_offset, lengths, x.inputs, q, centroids)
+        return cls(q * x.scale, k, x.q_offset, lengths, x.inputs, q, centroids, kernel)
 
     @property
     def n(self) -> int:
@@ -86,8 +92,8 @@ class Data:
 Facts = Mapping[Fact, FactArray]
 
 
-def facts_of(nodes: Iterable[Node], x: Operands) -> Facts:
-    """The facts that patterns bound at n read of a call."""
+def facts_of(nodes: Iterable[Node], x: Operands, kernel: str = "") -> Facts:
+    """The facts that patterns bound at n read of a call. ``kernel``: see `Data`."""
     own = (p for p in postorder(*nodes) if isinstance(p, Pattern))
     patterns = tuple(p for p in own if type(p).facts is not Pattern.facts)
     if not patterns:
@@ -97,18 +103,18 @@ def facts_of(nodes: Iterable[Node], x: Operands) -> Facts:
     known = isinstance(x.q_offset, int)
     if not known:
         arrays["q_offset"] = x.q_offset
-    made = _made(patterns, x.scale, x.q_offset if known else None, arrays)
+    made = _made(patterns, x.scale, x.q_offset if known else None, kernel, arrays)
     return {
         Fact(p, name): array for p, its in zip(patterns, made, strict=True) for name, array in its.items()
     }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _made(
-    patterns: tuple[Pattern, ...], scale: float, q_offset: int | None, arrays: dict[str, Any]
+    patterns: tuple[Pattern, ...], scale: float, q_offset: int | None, kernel: str, arrays: dict[str, Any]
 ) -> list[dict[str, FactArray]]:
     arrays = {"q_offset": q_offset, **arrays}
-    data = Data.of(Operands(v=arrays["k"], scale=scale, **arrays))
+    data = Data.of(Operands(v=arrays["k"], scale=scale, **arrays), kernel)
     return [dict(p.facts(data)) for p in patterns]
 
 
@@ -170,6 +176,36 @@ def largest(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     scores the first comes first. There is no NaN among them (`numbers`)."""
     best, index = lax.top_k(jnp.where(scores == 0, 0.0, scores), count)  # −0 and 0 are equal
     return index, best
+
+
+def best(scores: jax.Array, allowed: jax.Array, count: int, kernel: str = "") -> jax.Array:
+    """Which of the last axis of scores [B, heads, rows, columns] have the ``count`` largest of those that are
+    ``allowed``, bool [B | 1, rows | 1, columns]: int32 as in `largest`, and −1 where there are no more."""
+    if kernel and scores.dtype == jnp.float32 and count <= MOST_IN_KERNEL:
+        shape = (*scores.shape[:-1], count)
+        return _in_kernel("largest", kernel, shape, scores, allowed)
+    may = jnp.where(allowed[:, None], numbers(scores), -jnp.inf)
+    index, found = largest(may, count)
+    return jnp.where(found > -jnp.inf, index, -1)
+
+
+def largest_of_both_signs(x: jax.Array, kernel: str = "") -> jax.Array:
+    """The place of the largest number of [x, −x] of the last axis of x, int32; that of the first of equals,
+    and 0 where all are NaN."""
+    if kernel and x.dtype == jnp.float32:
+        return _in_kernel("signs", kernel, x.shape[:-1], x)
+    both = jnp.concatenate([x, -x], axis=-1)
+    return jnp.argmax(jnp.where(jnp.isnan(both), -jnp.inf, both), axis=-1).astype(jnp.int32)
+
+
+def _in_kernel(name: str, kernel: str, shape: tuple[int, ...], *operands: jax.Array) -> jax.Array:
+    """An int32 result of the native kernel."""
+    result = jax.eval_shape(lambda: jnp.zeros(shape, jnp.int32))
+    call: Callable[..., Any] = jax.ffi.ffi_call(
+        f"patterndsl_{name}_{kernel}", result, vmap_method="sequential"
+    )
+    found: jax.Array = call(*operands)
+    return found
 
 
 def numbers(scores: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
     python benchmarks/data.py [--n 16384] [--only NAME …] [--save]
 
 float32, batch 1, 4 heads of 64, forward, the least of some rounds. "dense": the time of
-`jax.nn.dot_product_attention` without a mask; "full": that of `full` on the backend that runs the pattern,
+`jax.nn.dot_product_attention` without a mask; "full": that of `full`,
 which never holds all scores at once. "n² ÷ kept": what their time would shrink by if only the pairs kept cost
 anything; "share" and "share of full": how much of that is had. "compiled": programs that JAX compiles for
 other values of the inputs, and other q and k; none is expected.
@@ -64,7 +64,7 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
         return {name: made[name]() for name in spec.inputs}
 
     first, dense = given(0), jax.jit(jax.nn.dot_product_attention)
-    full = jax.jit(pd.compile("full", backend="xla"))  # the one backend that runs what depends on the data
+    full = jax.jit(pd.compile("full"))
     calls = [
         lambda: attention(q, k, v, **first).block_until_ready(),
         lambda: dense(q, k, v).block_until_ready(),

@@ -80,7 +80,7 @@ class CpuNativeBackend:
             arrays |= {"kv_lengths": x.kv_lengths, "q_offset": jnp.asarray(x.q_offset, jnp.int32)}
             arrays |= {f"input {name}": x.inputs[name] for name in plan.inputs}
             found: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
-            facts = facts_of((g.node for g in plan.groups), x) if plan.facts else {}
+            facts = facts_of((g.node for g in plan.groups), x, name) if plan.facts else {}
             found["facts"] = tuple(facts[fact] for fact in plan.facts)
             results: list[Result] = run(found, scale=float(x.scale), softcap=float(x.softcap or 0.0))
             return results

@@ -18,7 +18,7 @@ from patterndsl.backends.native_library import SOURCES, flags
 from patterndsl.backends.native_library import instruction_set as instruction_set
 from patterndsl.backends.native_library import library as library
 
-UNITS = ("forward.cc", "backward.cc", "handler.cc")
+UNITS = ("forward.cc", "backward.cc", "choose.cc", "handler.cc")
 COMMAND = "python -m patterndsl.backends.cpu_native build"
 
 
@@ -88,6 +88,6 @@ def register(opened: ctypes.CDLL, suffix: str) -> None:
     import jax
 
     pycapsule: Callable[[object], object] = jax.ffi.pycapsule
-    for name in ("forward", "backward"):
+    for name in ("forward", "backward", "largest", "signs"):
         capsule = pycapsule(getattr(opened, f"patterndsl_{name}"))
         jax.ffi.register_ffi_target(f"patterndsl_{name}_{suffix}", capsule, platform="cpu")

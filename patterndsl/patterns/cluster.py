@@ -66,9 +66,13 @@ class Cluster(Pattern):
         there = x.q_offset + jnp.arange(x.n_q) < x.lengths[:, None]
         exists = jnp.arange(x.n) < x.lengths[:, None]
         return {
-            "queries": FactArray(self.taken(each, centroids, there, x.per_query), x.q_offset),
+            "queries": FactArray(self.taken(each, centroids, there, x.per_query, x.kernel), x.q_offset),
             "keys": FactArray(
-                jnp.repeat(self.taken(keys, centroids, exists, x.per_query), groups // keys.shape[3], axis=1)
+                jnp.repeat(
+                    self.taken(keys, centroids, exists, x.per_query, x.kernel),
+                    groups // keys.shape[3],
+                    axis=1,
+                )
             ),
         }
 
@@ -89,24 +93,25 @@ class Cluster(Pattern):
             raise SpecError(InputShape(name=self.centroids, shape=tuple(found.shape), expected=expected))
         return found if found.ndim == 2 else found.reshape(groups, per_group, count, head_dim)
 
-    def taken(self, x: jax.Array, centroids: jax.Array, may: jax.Array, per_query: int) -> jax.Array:
+    def taken(
+        self, x: jax.Array, centroids: jax.Array, may: jax.Array, per_query: int, kernel: str
+    ) -> jax.Array:
         """Whether each centroid takes each vector [B, T, K, G, H] of those that ``may`` [B | 1, T] be taken:
         int8 0 or 1, [B, K·G, T, k]."""
         import jax.numpy as jnp
 
-        from patterndsl.backends.facts import by_slices, dot, largest, numbers
+        from patterndsl.backends.facts import best, by_slices, dot
 
         x = directions(x)
         batch, n, groups, per_group, _ = x.shape
         spec = "btkgh,ch->bkgct" if centroids.ndim == 2 else "btkgh,kgch->bkgct"
 
         def some(i: jax.Array) -> jax.Array:
-            scores = numbers(dot(spec, x, centroids[..., i, :]))
-            scores = jnp.where(may[:, None, None, None], scores, -jnp.inf)
-            scores = scores.reshape(batch, groups * per_group * len(i), n)
-            index, best = largest(scores, min(int(self.size), n))
-            rows = jnp.arange(batch)[:, None, None], jnp.arange(scores.shape[1])[:, None]
-            found = jnp.zeros(scores.shape, jnp.int8).at[*rows, index].set((best > -jnp.inf).astype(jnp.int8))
+            scores = dot(spec, x, centroids[..., i, :]).reshape(batch, 1, -1, n)
+            index = best(scores, may[:, None], min(int(self.size), n), kernel)[:, 0]
+            rows = jnp.arange(batch)[:, None, None], jnp.arange(index.shape[1])[:, None]
+            index = jnp.where(index < 0, n, index)
+            found = jnp.zeros((batch, index.shape[1], n), jnp.int8).at[*rows, index].set(1, mode="drop")
             return found.reshape(batch, groups * per_group, len(i), n)
 
         return jnp.swapaxes(by_slices(int(self.k), n * per_query, some), 2, 3)

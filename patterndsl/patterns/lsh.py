@@ -72,7 +72,7 @@ class Lsh(Pattern):
 
         def hashed(vectors: jax.Array) -> jax.Array:
             def some(i: jax.Array) -> jax.Array:
-                return jnp.moveaxis(self.hashed(vectors[:, i], rotations), 1, 2)
+                return jnp.moveaxis(self.hashed(vectors[:, i], rotations, x.kernel), 1, 2)
 
             return by_slices(vectors.shape[1], work, some)
 
@@ -105,15 +105,14 @@ class Lsh(Pattern):
             found.append(np.sqrt(-2 * np.log(a)) * np.cos(2 * np.pi * b))
         return np.stack(found).reshape(-1, head_dim, half).astype(np.float32)
 
-    def hashed(self, x: jax.Array, rotations: npt.NDArray[np.float32]) -> jax.Array:
+    def hashed(self, x: jax.Array, rotations: npt.NDArray[np.float32], kernel: str = "") -> jax.Array:
         """The bucket of each vector [..., H] in each round, int32 [..., rounds]; 0 for NaN."""
         import jax.numpy as jnp
 
-        from patterndsl.backends.facts import dot
+        from patterndsl.backends.facts import dot, largest_of_both_signs
 
         buckets = []
         for r in rotations:
             turned = dot("...h,hb->...b", x, jnp.asarray(r, x.dtype))
-            both = jnp.concatenate([turned, -turned], axis=-1)
-            buckets.append(jnp.argmax(jnp.where(jnp.isnan(both), -jnp.inf, both), axis=-1))
-        return jnp.stack(buckets, axis=-1).astype(jnp.int32)
+            buckets.append(largest_of_both_signs(turned, kernel))
+        return jnp.stack(buckets, axis=-1)

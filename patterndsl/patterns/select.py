@@ -202,22 +202,22 @@ class _Scorer:
         """The choice of queries [B, t, K, G, H], as `Select.facts` has it."""
         import jax.numpy as jnp
 
-        from patterndsl.backends.facts import largest, numbers
+        from patterndsl.backends.facts import best, numbers
 
         scores = self.scores(q)  # [B, K, G, t, blocks]
         group = scores.shape[2]
         if self.p.share == "group":
             scores = jnp.sum(scores, axis=2, keepdims=True)
-        scores = jnp.where(allowed[:, None, None], numbers(scores), -jnp.inf)
         if self.p.k is not None:
             most = self.p.most(self.x.n)
-            index, best = largest(scores, min(most, self.count))
-            chosen = jnp.where(best > -jnp.inf, index, -1)
+            rows = scores.reshape(scores.shape[0], -1, *scores.shape[3:])
+            chosen = best(rows, allowed, min(most, self.count), self.x.kernel)
+            chosen = chosen.reshape(*scores.shape[:-1], -1)
             missing = [(0, 0)] * (chosen.ndim - 1) + [(0, most - chosen.shape[-1])]
             chosen = jnp.pad(chosen, missing, constant_values=-1)
         else:
             assert self.p.mass is not None
-            chosen = _by_mass(scores, self.p.mass)
+            chosen = _by_mass(jnp.where(allowed[:, None, None], numbers(scores), -jnp.inf), self.p.mass)
         if self.p.share == "group":
             chosen = jnp.repeat(chosen, group, axis=2)
         batch, groups, per_group = chosen.shape[:3]

@@ -37,6 +37,9 @@ EVERYDAY = (
     "test_pattern[heads",
     "test_pattern[rows([5])",
     "test_argument[causal & (local",
+    "test_the_native_",
+    "test_attention_is_the_reference[causal & (select",
+    "test_groups_that_take_queries_and_keys[causal",
 )
 """Of the native kernel's tests those that run every day: it computes all patterns by the same code."""
 

@@ -15,7 +15,8 @@ import pytest
 import patterndsl as pd
 from patterndsl.api import nodes_of
 from patterndsl.backends.calling import prepare
-from patterndsl.backends.facts import FactArray, facts_of
+from patterndsl.backends.cpu_native import build
+from patterndsl.backends.facts import FactArray, best, facts_of, largest_of_both_signs
 from patterndsl.grammar import lib
 from patterndsl.ir.dense import dense
 from patterndsl.ir.normal import TOKENS
@@ -419,8 +420,26 @@ def test_a_choice_beyond_memory_is_refused() -> None:
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks a backend of the CPU")
-def test_the_native_backend_leaves_it_to_xla() -> None:
+def test_the_native_backend_leaves_what_is_asked_tile_by_tile_to_xla() -> None:
     q = jnp.zeros((1, 20, 2, 8))
-    with pytest.raises(pd.SpecError, match="chosen from q and k: select") as caught:
-        pd.compile("causal & select(1, 4)", backend="cpu_native")(q, q, q)
+    with pytest.raises(pd.SpecError, match="tile by tile: select") as caught:
+        pd.compile("causal & select(mass=0.5, block=4)", backend="cpu_native")(q, q, q)
     assert caught.value.codes == ("E501",)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks a backend of the CPU")
+@pytest.mark.parametrize("backend", ["cpu_native"])
+def test_the_native_kernel_chooses_the_same(backend: str) -> None:
+    """Equal scores, zeros of both signs, NaN, ±∞ and too few that may be chosen, in rows of all widths."""
+    assert build.load() is None
+    kernel = build.library().stem
+    rng = np.random.default_rng(0)
+    odd = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0], np.float32)
+    for columns, count in ((1, 1), (21, 4), (64, 8), (70, 30)):
+        few = rng.choice(odd, (2, 3, 70, columns))
+        scores = np.where(rng.random(few.shape) < 0.5, few, rng.standard_normal(few.shape)).astype(np.float32)
+        for allowed in (np.ones((1, 1, columns), bool), rng.random((2, 70, columns)) < 0.4):
+            found = [best(jnp.asarray(scores), jnp.asarray(allowed), count, name) for name in (kernel, "")]
+            np.testing.assert_array_equal(*found)
+        found = [largest_of_both_signs(jnp.asarray(scores), name) for name in (kernel, "")]
+        np.testing.assert_array_equal(*found)

@@ -110,6 +110,7 @@ def test_attention_is_the_reference(text: str, backend: str) -> None:
         pytest.param({"n": 1}, marks=SLOW),
         pytest.param({"n": 17, "n_q": 30, "blocks": (4, 16)}, marks=SLOW),
         pytest.param({"n": 150, "blocks": (16, 4)}, marks=SLOW),
+        pytest.param({"n": 1500, "blocks": (64, 64), "heads": 1, "kv_heads": 1}, marks=SLOW),
     ],
 )
 @pytest.mark.parametrize("text", ["lsh(4)", pytest.param("select(2, 8) | local(2)", marks=SLOW)])

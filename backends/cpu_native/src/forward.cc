@@ -7,10 +7,18 @@ namespace {
 constexpr int MOST_CHUNKS = 16;     // whose masks a task holds at a time
 constexpr int CHUNK_BYTES = 131072;  // of keys and values of one head: a fair part of a second-level cache
 
+// Some queries of one head, those from `begin` on: the queries themselves, scaled, side by side, and what their groups
+// have given them so far: top and total [queries], sums [queries][…].
+struct Range {
+  int32_t begin, end;
+  std::vector<float> queries, top, total, sums;
+};
+
 struct Scratch {
   Tile tile;
   std::vector<Chunk> chunks = std::vector<Chunk>(MOST_CHUNKS);
   std::vector<Run> runs;
+  Range range;  // of a part with groups
   std::vector<float> rows, keys, value_rows, values, queries, scores, top, total, sums;
 };
 
@@ -99,6 +107,17 @@ void sum_tile(const Call& call, const Part& part, Scratch& w, int64_t b, int64_t
   const int64_t ld = round_up(size, 8);
   w.rows.resize(size_t(LANES) * ld);
   w.scores.resize(size_t(limit) * LANES);
+  auto pack = [&](int64_t kv, int g, int p, float* columns) {
+    const int32_t* queries = tile.queries.data() + p * LANES;
+    if (part.groups)
+      pack_panel(
+          false, w.range.queries.data(), tile.lanes(p), tile.queries.size() - p * LANES, size, ld, 1.0f,
+          [&](int i) { return int64_t(queries[i] - w.range.begin) * size; }, w.rows.data(), columns);
+    else
+      pack_panel(
+          call.bfloat16, call.q, tile.lanes(p), tile.lanes(p), size, ld, call.scale * LOG2E,
+          [&](int i) { return call.row(b, queries[i], head_of(kv, g)) * size; }, w.rows.data(), columns);
+  };
   for (;;) {
     int chunks = 0;
     while (chunks < MOST_CHUNKS && tile.next(w.chunks[chunks], limit)) chunks++;
@@ -106,10 +125,7 @@ void sum_tile(const Call& call, const Part& part, Scratch& w, int64_t b, int64_t
     for (int64_t kv = first_head; kv < last_head; kv++) {
       for (int g = 0; g < group; g++)
         for (int p = 0; p < panels; p++)
-          pack_panel(
-              call.bfloat16, call.q, tile.lanes(p), size, ld, call.scale * LOG2E,
-              [&](int i) { return call.row(b, tile.queries[p * LANES + i], head_of(kv, g)) * size; }, w.rows.data(),
-              w.queries.data() + (size_t(g) * panels + p) * size * LANES);
+          pack(kv, g, p, w.queries.data() + (size_t(g) * panels + p) * size * LANES);
       for (int i = 0; i < chunks; i++) {
         const Chunk& c = w.chunks[i];
         pack_rows(call, part, c, b, kv, false, 1.0f, w.keys);
@@ -125,6 +141,9 @@ void sum_tile(const Call& call, const Part& part, Scratch& w, int64_t b, int64_t
                 prefetch_row(call.bfloat16, call.q,
                              call.row(b, tile.queries[p * LANES + l], head_of(kv + 1, g)) * size, size);
             }
+            for (int l = 0; part.groups && i == 0 && l < tile.lanes(p); l++)
+              prefetch_row(false, w.range.sums.data(), int64_t(tile.queries[p * LANES + l] - w.range.begin) * values,
+                           values);
             logits(call, part, tile, c, b, head_of(kv, g), p, w.keys.data(),
                    w.queries.data() + (size_t(g) * panels + p) * size * LANES, w.scores.data(), nullptr, w.runs);
             if (!w.runs.empty())
@@ -152,12 +171,6 @@ void task(const Call& call, const Part& part, int row, int64_t b, int64_t first_
     }
 }
 
-// Some queries of one head, and what their groups have given them so far: top and total [queries], sums [queries][…].
-struct Range {
-  int32_t begin, end;
-  std::vector<float> top, total, sums;
-};
-
 // A panel's share of the softmax joins that of its queries.
 void join(const Tile& tile, int panel, int size, const float* top, const float* total, const float* sums,
           std::vector<float>& rows, Range& range) {
@@ -165,7 +178,6 @@ void join(const Tile& tile, int panel, int size, const float* top, const float* 
   const int32_t* queries = tile.queries.data() + panel * LANES;
   rows.resize(size_t(LANES) * ld);
   transpose(sums, LANES, size, LANES, rows.data(), ld);
-  for (int i = 0; i < lanes; i++) prefetch_row(false, range.sums.data(), int64_t(queries[i] - range.begin) * size, size);
   float ours[LANES], theirs[LANES];
   for (int j = 0; j < LANES; j += WIDTH) {
     float before[WIDTH], sum[WIDTH];
@@ -195,15 +207,21 @@ void join(const Tile& tile, int panel, int size, const float* top, const float* 
 
 // One head's queries of a range meet the groups that they are in, one after the other.
 void range_task(const Call& call, const Part& part, const Lane& lane, int64_t b, int64_t head, int32_t begin,
-                int32_t end) {
+                int32_t end, bool first_part) {
   static thread_local Scratch own;
-  static thread_local Range range;
   Scratch& w = own;
-  const int values = int(call.value_dim);
+  Range& range = w.range;
+  const int values = int(call.value_dim), size = int(call.head_dim);
   range.begin = begin, range.end = end;
   range.top.assign(end - begin, MINUS_INFINITY);
   range.total.assign(end - begin, 0.0f);
   range.sums.assign(size_t(end - begin) * values, 0.0f);
+  range.queries.resize(size_t(end - begin) * size);
+  for (int32_t i = begin; i < end; i++) {
+    if (i + AHEAD < end) prefetch_row(call.bfloat16, call.q, call.row(b, i + AHEAD, head) * size, size);
+    read_row(call.bfloat16, call.q, call.row(b, i, head) * size, size, call.scale * LOG2E,
+             range.queries.data() + int64_t(i - begin) * size);
+  }
   const int64_t kv = head / call.group();
   each_tile(call, part, lane, begin, end, [&](int group, int32_t first, int32_t last) {
     w.tile.begin_group(call, part, b, head, lane, group, first, last);
@@ -214,16 +232,16 @@ void range_task(const Call& call, const Part& part, const Lane& lane, int64_t b,
   });
   for (int32_t i = 0; i < end - begin; i++)
     write_row(call, call.row(b, begin + i, head), range.top[i], range.total[i], range.sums.data() + size_t(i) * values,
-              false);
+              first_part);
 }
 
-void grouped_part(const Call& call, const Part& part, Workers& workers) {
+void grouped_part(const Call& call, const Part& part, bool first, Workers& workers) {
   const std::vector<Lane> lanes = find_lanes(call, part, workers);
   const int64_t cuts = cuts_of_queries(call, int64_t(lanes.size()), workers);
   auto body = [&](int64_t t) {
     const int64_t cut = t / int64_t(lanes.size()), i = t % int64_t(lanes.size());
     range_task(call, part, lanes[i], i / call.heads, i % call.heads, int32_t(call.queries * cut / cuts),
-               int32_t(call.queries * (cut + 1) / cuts));
+               int32_t(call.queries * (cut + 1) / cuts), first);
   };
   workers.each(int64_t(lanes.size()) * cuts, body);
 }
@@ -233,7 +251,8 @@ void grouped_part(const Call& call, const Part& part, Workers& workers) {
 void forward(const Call& call, Workers& workers) {
   const int64_t rows_of_output = call.batch * call.queries * call.heads;
   const int32_t parts = call.schedule.part_count();
-  const bool every = parts > 0 && call.schedule.part(0).rows == tiles_of(call, call.schedule.part(0));
+  const bool every = parts > 0 && (call.schedule.part(0).groups ||
+                                   call.schedule.part(0).rows == tiles_of(call, call.schedule.part(0)));
   if (!every) {  // queries of no tile keep nothing
     std::fill_n(call.out, rows_of_output * call.value_dim, 0.0f);
     std::fill_n(call.lse, rows_of_output, MINUS_INFINITY);
@@ -241,7 +260,7 @@ void forward(const Call& call, Workers& workers) {
   for (int i = 0; i < parts; i++) {
     const Part& part = call.schedule.part(i);
     if (part.groups) {
-      grouped_part(call, part, workers);
+      grouped_part(call, part, i == 0, workers);
       continue;
     }
     const int64_t tiles = call.batch * part.rows;

@@ -52,11 +52,11 @@ void read_queries(const Pass& x, Scratch& w, int64_t b, int64_t kv) {
         return call.row(b, w.tile.queries[p * LANES + i], kv * call.group() + w.first_of_group + g);
       };
       pack_panel(
-          call.bfloat16, call.q, w.tile.lanes(p), x.dim, x.ld, call.scale, [&](int i) { return row(i) * x.dim; },
+          call.bfloat16, call.q, w.tile.lanes(p), w.tile.lanes(p), x.dim, x.ld, call.scale, [&](int i) { return row(i) * x.dim; },
           w.q_rows.data() + at * LANES * x.ld, w.q_columns.data() + at * LANES * x.dim);
       float* d_rows = w.d_rows.data() + at * LANES * x.value_ld;
       pack_panel(
-          false, call.d_out, w.tile.lanes(p), x.value_dim, x.value_ld, 1.0f,
+          false, call.d_out, w.tile.lanes(p), w.tile.lanes(p), x.value_dim, x.value_ld, 1.0f,
           [&](int i) { return row(i) * x.value_dim; }, d_rows, w.d_columns.data() + at * LANES * x.value_dim);
       for (int i = 0; i < w.tile.lanes(p); i++) {
         const bool empty = call.lse[row(i)] == MINUS_INFINITY;

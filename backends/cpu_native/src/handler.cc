@@ -4,7 +4,7 @@
 #include <memory>
 #include <mutex>
 
-#include "call.h"
+#include "choose.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -145,6 +145,23 @@ ffi::Error run_backward(ffi::ThreadPool pool, float scale, float softcap, ffi::R
   return ffi::Error::Success();
 }
 
+ffi::Error run_largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> scores, ffi::Buffer<ffi::PRED> allowed,
+                       ffi::ResultBuffer<ffi::S32> chosen) {
+  auto sizes = scores.dimensions(), may = allowed.dimensions();
+  XlaWorkers workers(pool);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(allowed.typed_data());
+  largest({scores.typed_data(), bytes, sizes[0], sizes[1], sizes[2], sizes[3], may[0], may[1]},
+          int(chosen->dimensions()[3]), chosen->typed_data(), workers);
+  return ffi::Error::Success();
+}
+
+ffi::Error run_signs(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::S32> places) {
+  XlaWorkers workers(pool);
+  largest_of_both_signs(x.typed_data(), int64_t(places->element_count()), x.dimensions().back(), places->typed_data(),
+                        workers);
+  return ffi::Error::Success();
+}
+
 }  // namespace
 }  // namespace patterndsl
 
@@ -163,4 +180,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(patterndsl_backward, patterndsl::run_backward,
                                   .Attr<float>("softcap")
                                   .RemainingArgs()
                                   .RemainingRets());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(patterndsl_largest, patterndsl::run_largest,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(patterndsl_signs, patterndsl::run_signs,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());
 #pragma GCC visibility pop

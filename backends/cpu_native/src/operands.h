@@ -74,13 +74,13 @@ inline void pack_strips(const Chunk& c, const std::vector<float>& rows, int size
 }
 
 // Rows [lane][size] of a panel's queries (`ld` apart, 0 beyond them), times `factor`; and the same transposed,
-// [size][LANES].
+// [size][LANES]. `following`: how many rows there are to come nearer, those of this panel and more.
 template <typename Offset>
-inline void pack_panel(bool bfloat16, const void* data, int lanes, int size, int64_t ld, float factor,
+inline void pack_panel(bool bfloat16, const void* data, int lanes, int following, int size, int64_t ld, float factor,
                        Offset offset, float* rows, float* columns) {
   if (lanes < LANES || size < ld) std::memset(rows, 0, 4 * size_t(LANES) * ld);
   for (int i = 0; i < lanes; i++) {
-    if (i + AHEAD < lanes) prefetch_row(bfloat16, data, offset(i + AHEAD), size);
+    if (i + AHEAD < following) prefetch_row(bfloat16, data, offset(i + AHEAD), size);
     read_row(bfloat16, data, offset(i), size, factor, rows + i * ld);
   }
   transpose(rows, ld, LANES, size, columns, LANES);
