@@ -310,6 +310,9 @@ class _Prices:
         return self.known[key]
 
     def _price(self, branch: Branch, part: PartChoice, key: tuple[Groups, str, int]) -> tuple[float, float]:
+        asked = part.layout != GROUPED and any(t.keep.facts() for t in branch.values())
+        if asked and self.question.workload.backend == "cpu_native":
+            return math.inf, math.inf  # which asks of no tile what was chosen
         try:
             work = self._work(branch, part, self.factor, later=key[2] > 0)
             if self.factor > 1:

@@ -123,3 +123,9 @@ def test_what_has_no_groups_is_not_run_so(
     assert len(question.members) == 3
     found = misfit(question, tuple(PartChoice(*part, 16, 16) for part in parts))
     assert why in found and bool(found) == bool(why)
+
+
+def test_the_native_kernel_runs_what_has_groups_by_them_whatever_tiles_would_cost() -> None:
+    workload = Workload(backend="cpu_native")
+    assert pd.compile("lsh(2, rounds=2)").plan(2000, workload=workload).facts_by_tiles == ()
+    assert pd.compile("select(mass=0.5, block=8)").plan(2000, workload=workload).facts_by_tiles
