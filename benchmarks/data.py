@@ -3,15 +3,16 @@
     python benchmarks/data.py [--n 16384] [--only NAME …] [--save]
 
 float32, batch 1, 4 heads of 64, forward, the least of some rounds. "dense": the time of
-`jax.nn.dot_product_attention` without a mask; "full": that of `full`,
-which never holds all scores at once. "n² ÷ kept": what their time would shrink by if only the pairs kept cost
-anything; "share" and "share of full": how much of that is had. "compiled": programs that JAX compiles for
-other values of the inputs, and other q and k; none is expected.
+`jax.nn.dot_product_attention` without a mask; "torch": that of torch's `scaled_dot_product_attention`, where
+it is installed (the `bench` extra); "full": that of `full` on this project's kernels. "n² ÷ kept": what their
+time would shrink by if only the pairs kept cost anything; "share of …": how much of that is had. "compiled":
+programs that JAX compiles for other values of the inputs, and other q and k; none is expected.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ SPECS = {
     "routing, causal": "causal & (cluster(128, 128, centroids=mu) | self)",
 }
 
+PEERS = ("dense", "full", "torch")
 INPUTS = {"same(doc)": "input doc: token\n", "centroids=mu": "input mu: centroids\n"}
 
 
@@ -63,31 +65,34 @@ def row(name: str, n: int, heads: int, rounds: int) -> list[Any]:
         }
         return {name: made[name]() for name in spec.inputs}
 
-    first, dense = given(0), jax.jit(jax.nn.dot_product_attention)
-    full = jax.jit(pd.compile("full"))
+    first = given(0)
+    dense, full = (jax.jit(f) for f in (jax.nn.dot_product_attention, pd.compile("full")))
     calls = [
         lambda: attention(q, k, v, **first).block_until_ready(),
         lambda: dense(q, k, v).block_until_ready(),
         lambda: full(q, k, v).block_until_ready(),
+        torch_runner(q, k, v),
     ]
-    ours, theirs, whole = quickest(
-        calls, rounds, turn=2.0
-    )  # the first call after dense attention takes memory anew
+    # Turns are long: the first call after dense attention takes memory anew.
+    ours, *theirs = quickest([call for call in calls if call is not None], rounds, turn=2.0)
     before = attention._cache_size()
     attention(q[:, ::-1], k, v, **given(1)).block_until_ready()
     kept = n * n / pairs(spec, n, q, k, first)
-    return [
-        name,
-        1e3 * ours,
-        1e3 * theirs,
-        theirs / ours,
-        kept,
-        theirs / ours / kept,
-        1e3 * whole,
-        whole / ours,
-        whole / ours / kept,
-        attention._cache_size() - before,
-    ]
+    found = [name, 1e3 * ours, kept, attention._cache_size() - before]
+    for i in range(len(PEERS)):
+        its = theirs[i] if i < len(theirs) else None
+        found += [None] * 3 if its is None else [1e3 * its, its / ours, its / ours / kept]
+    return found
+
+
+def torch_runner(*operands: jax.Array) -> Callable[[], Any] | None:
+    """torch's own dense attention; None without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    q, k, v = (torch.from_numpy(np.array(x).transpose(0, 2, 1, 3).copy()) for x in operands)
+    return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
 
 def pairs(spec: pd.Spec, n: int, q: jax.Array, k: jax.Array, inputs: dict[str, Any]) -> float:
@@ -100,16 +105,8 @@ def pairs(spec: pd.Spec, n: int, q: jax.Array, k: jax.Array, inputs: dict[str, A
 
 
 HEADER = (
-    "pattern",
-    "ms",
-    "dense ms",
-    "dense ÷ ours",
-    "n² ÷ kept",
-    "share",
-    "full ms",
-    "full ÷ ours",
-    "share of full",
-    "compiled",
+    *("pattern", "ms", "n² ÷ kept", "compiled"),
+    *(text for peer in PEERS for text in (f"{peer} ms", f"{peer} ÷ ours", f"share of {peer}")),
 )
 
 
