@@ -188,7 +188,8 @@ def figures(name: str, entry: Entry) -> str:
 @functools.cache
 def measured() -> dict[str, Any]:
     """For each section the row of `benchmarks/catalogue.py`."""
-    return {row["pattern"]: row for row in json.loads(TIMES.read_text("utf-8"))["rows"]}
+    rows = json.loads(TIMES.read_text("utf-8"))["rows"] if TIMES.exists() else []
+    return {row["pattern"]: row for row in rows}
 
 
 def main(argv: list[str] | None = None) -> None:
