@@ -39,6 +39,7 @@ class Target:
     head_dim: int
     v_head_dim: int
     has_bias: bool = False
+    has_slopes: bool = False
     interpret: bool = False
 
 

@@ -268,8 +268,9 @@ class Attention:
     def pick(self, plan: Plan, target: Target) -> Backend:
         """The backend that runs the plan on the target. Raises SpecError where a named one cannot."""
         if self.backend == "auto":
-            native = _backend("cpu_native")  # where it was built; it is the faster one
-            return native if native.supports(plan, target) is None else _backend("xla")
+            # Where they run they are the faster ones; the CPU's must have been built.
+            faster = (_backend(name) for name in ("cpu_native", "pallas_gpu"))
+            return next((b for b in faster if b.supports(plan, target) is None), _backend("xla"))
         backend = _backend(self.backend)
         refusal = backend.supports(plan, target)
         if refusal is not None:
@@ -402,6 +403,11 @@ def priced_as(name: str, platform: str, dtype: str = "float32") -> str:
         return name
     from patterndsl.backends.native_library import DTYPES, built
 
+    if platform == "gpu":
+        from patterndsl.backends import pallas_gpu
+
+        ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform) is None
+        return "pallas_gpu" if ours else "xla"
     return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
 
 
@@ -424,4 +430,5 @@ def _target(x: Any) -> Target:
         head_dim=x.q.shape[3],
         v_head_dim=x.v.shape[3],
         has_bias=x.bias is not None,
+        has_slopes=x.alibi_slopes is not None,
     )

@@ -84,7 +84,7 @@ def _part(writer: _Writer, data: Data, part: Part, pools: tuple[Pool, ...], grou
     if part.grouping is not None:
         groups = writer.place(_groups(data, part.grouping, part.sources[0].term, grouped))
         return [part.block_q, 1, sources, 0, 0, 0, 0, 0, 0, 0, groups]
-    tiles, ends, runs = _rows(part)
+    tiles, ends, runs = tile_runs(part)
     rows = [len(tiles), writer.place(tiles), writer.place(ends), writer.place(runs)]
     places = 0 if layout.queries is None else layout.queries.size
     return [part.block_q, len(part.sources), sources, queries, places, tokens, *rows, 0]
@@ -127,7 +127,7 @@ def _source(writer: _Writer, data: Data, source: Source, pools: tuple[Pool, ...]
     return [*numbers, writer.place(code), 0]
 
 
-def _rows(part: Part) -> tuple[Int32, Int64, Int64]:
+def tile_runs(part: Part) -> tuple[Int32, Int64, Int64]:
     """Tiles [rows], the end of each one's runs [rows], and the runs [·, 3]."""
     each = [g.tiles for g in part.rows]
     tiles = np.concatenate(each)

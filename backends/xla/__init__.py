@@ -15,7 +15,7 @@ from patterndsl.backends.facts import facts_of
 from patterndsl.backends.xla.backward import backward
 from patterndsl.backends.xla.forward import forward
 from patterndsl.backends.xla.grouped import GroupedFloats, attend_grouped
-from patterndsl.backends.xla.heads import HeadPacking, pack_heads
+from patterndsl.backends.xla.heads import HeadPacking, join, pack_heads
 from patterndsl.backends.xla.logits import Floats, Runtime, Settings, accumulator
 from patterndsl.backends.xla.order import Result, merge, pad
 from patterndsl.backends.xla.schedule import GroupedPass, prepare_grouped
@@ -120,7 +120,7 @@ class _Program:
                 for packing, branches in self.groups
             ]
             order = np.argsort(np.concatenate([packing.heads for packing, _ in self.groups]))
-            out, lse = (_join([f[j] for f in found], order) for j in (0, 1))
+            out, lse = (join([f[j] for f in found], order) for j in (0, 1))
             results.append((out, lse))
         return results
 
@@ -245,12 +245,6 @@ def _differentiable(settings: Settings, part: Pass) -> PartFunction:
 
     attend.defvjp(save, pull)
     return attend
-
-
-def _join(parts: list[jax.Array], order: np.ndarray[Any, Any]) -> jax.Array:
-    """Groups of heads put together along the head axis, in the order of the heads."""
-    whole = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
-    return whole if (order == np.arange(len(order))).all() else jnp.take(whole, order, axis=2)
 
 
 BACKEND = XlaBackend()

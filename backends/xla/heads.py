@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,3 +88,9 @@ def pick(x: jax.Array, index: tuple[int, ...], axis: int) -> jax.Array:
         whole = index[0] == 0 and len(index) == x.shape[axis]
         return x if whole else jax.lax.slice_in_dim(x, index[0], index[0] + len(index), axis=axis)
     return jnp.take(x, np.asarray(index), axis=axis)
+
+
+def join(parts: list[jax.Array], order: np.ndarray[Any, Any]) -> jax.Array:
+    """Groups of heads put together along the head axis, in the order of the heads."""
+    whole = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
+    return whole if (order == np.arange(len(order))).all() else jnp.take(whole, order, axis=2)

@@ -11,7 +11,7 @@ from typing import NoReturn, TypeAlias
 from patterndsl.diagnostics import PlanTooLarge, SpecError
 from patterndsl.ir.nodes import Fact, Mix, Node, Pattern, Pool
 from patterndsl.ir.normal import Branch, Term, branches, lift_mix
-from patterndsl.plan.choose import Question, Shape, decide, default_blocks, misfit
+from patterndsl.plan.choose import OWN_TILES, Question, Shape, decide, default_blocks, misfit
 from patterndsl.plan.cost import Rates, Workload
 from patterndsl.plan.grouping import GROUPED, grouping_of
 from patterndsl.plan.grouping import facts as grouped_facts
@@ -55,6 +55,7 @@ def build_plan(
     found = tuple((tuple(heads), node) for heads, node in patterns)
     workload = workload or Workload(heads=num_heads, kv_heads=num_heads)
     rates = rates or rates_of(workload.platform, workload.backend)
+    block_sizes = block_sizes or OWN_TILES.get(workload.backend)
     return _plan(found, Shape(n, n_q, q_offset), num_heads, block_sizes, workload, rates, given, source)
 
 

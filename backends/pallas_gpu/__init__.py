@@ -1,0 +1,264 @@
+"""The GPU backend: Pallas kernels for Hopper, through Mosaic GPU, forward and backward.
+
+A part of a plan becomes tables of tiles (`tables`), which a warp-specialised kernel walks (`forward`), and
+two more for its gradients (`backward`). Predicates are computed in registers, from the plan's own expressions
+(`predicate`). Written and run with JAX 0.11; Mosaic is imported where a plan is lowered, not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.backends.pallas_gpu import backward, forward
+from patterndsl.backends.pallas_gpu.forward import LOG2E, Indices, Settings
+from patterndsl.backends.pallas_gpu.predicate import untranslatable
+from patterndsl.backends.pallas_gpu.tables import Tables, cells, tables
+from patterndsl.backends.xla.heads import HeadPacking, join, pack_heads, pick
+from patterndsl.backends.xla.order import Int32, Order, Result, merge
+from patterndsl.ir.normal import TOKENS
+from patterndsl.plan.plan import Part, Plan
+
+HEAD_DIMS = (64, 128)
+DTYPES = ("bfloat16", "float16")
+MOST_CELLS = 2**23
+"""Tiles in a part's tables, which are constants of the program: 32 MiB."""
+PLACES = 128
+"""Places are padded to multiples of what any of the kernels takes at once."""
+
+
+class PallasGpuBackend:
+    """Plans over tokens, in bfloat16 and float16, on Hopper GPUs."""
+
+    name = "pallas_gpu"
+
+    def supports(self, plan: Plan, target: Target) -> Unsupported | None:
+        """None where the plan can be lowered for the target, else the reason why not."""
+        why = unavailable(target.platform) or _operands(target)
+        if why is None:
+            parts = [p for g in plan.groups for b in g.branches for p in b.parts]
+            why = next((reason for part in parts if (reason := _refused(plan, part)) is not None), None)
+        return None if why is None else Unsupported(why, "use backend='xla'")
+
+    def lower(self, plan: Plan, target: Target) -> Kernel:
+        """The function that computes the plan. Raises ValueError where `supports` refuses."""
+        why = self.supports(plan, target)
+        if why is not None:
+            raise ValueError(f"the pallas_gpu backend cannot run this plan: {why.reason}; {why.advice}")
+        groups = [
+            (
+                pack_heads(g.heads, target.num_heads, target.num_kv_heads),
+                [[_Part(plan, p, target.head_dim) for p in b.parts if _visited(p)] for b in g.branches],
+            )
+            for g in plan.groups
+        ]
+
+        @functools.partial(jax.jit, static_argnames=("scale", "softcap"))
+        def run(
+            q: jax.Array, k: jax.Array, v: jax.Array, call: _Call, *, scale: float, softcap: float | None
+        ) -> list[Result]:
+            if call.lengths is not None:  # beyond them may lie anything, NaN too
+                real = (jnp.arange(plan.n) < call.lengths[:, None])[..., None, None]
+                k, v = jnp.where(real, k, 0), jnp.where(real, v, 0)
+            order = np.argsort(np.concatenate([packing.heads for packing, _ in groups]))
+            results = []
+            for i in range(max(len(branches) for _, branches in groups)):
+                found = [
+                    _branch(packing, branches[i] if i < len(branches) else [], q, k, v, call, scale, softcap)
+                    for packing, branches in groups
+                ]
+                results.append((join([f[0] for f in found], order), join([f[1] for f in found], order)))
+            return results
+
+        def kernel(x: Operands) -> list[Result]:
+            inputs = {name: x.inputs[name] for name in plan.inputs}
+            call = _Call(jnp.asarray(x.q_offset, jnp.int32), x.kv_lengths, inputs)
+            softcap = None if x.softcap is None else float(x.softcap)
+            results: list[Result] = run(x.q, x.k, x.v, call, scale=float(x.scale), softcap=softcap)
+            return results
+
+        return kernel
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The integers of a call: `Operands.q_offset`, ``kv_lengths`` and ``inputs``."""
+
+    offset: jax.Array
+    lengths: jax.Array | None
+    inputs: dict[str, jax.Array]
+
+
+class _Part:
+    """A part made ready: its tables for each kernel, and the orders of its queries and tokens."""
+
+    def __init__(self, plan: Plan, part: Part, head_dim: int) -> None:
+        (source,) = part.sources
+        self.predicate, self.tokens = source.term.keep, plan.n
+        self.inputs = tuple(name for name in plan.inputs if name in self.predicate.inputs())
+        layout = part.layout
+        self.reordered = layout.queries is not None or layout.tokens is not None
+        self.queries = _order(layout.queries, plan.n_q)
+        self.keys = _order(layout.tokens, plan.n)
+        self.shapes = forward.shape_for(head_dim), backward.dq_shape(head_dim), backward.dkv_shape(head_dim)
+        rows, dq, dkv = self.shapes
+        self.rows = tables(part, plan.n_q, rows.tile, rows.block)[0]
+        self.dq_rows = tables(part, plan.n_q, dq.tile, dq.block)[0]
+        self.columns = tables(part, plan.n_q, dkv.block, dkv.tile)[1]
+
+    def settings(self, scale: float, softcap: float | None, call: _Call) -> Settings:
+        """What the kernels are compiled for."""
+        lengths = call.lengths is not None
+        gaps = self.keys.gaps
+        return Settings(
+            self.predicate, self.inputs, scale, softcap, lengths, self.tokens, self.reordered, gaps
+        )
+
+    def indices(self, call: _Call, batch: int) -> Indices:
+        """What the kernels read beside tables."""
+        lengths = jnp.full(batch, self.tokens, jnp.int32) if call.lengths is None else call.lengths
+        scalars = jnp.stack([jnp.broadcast_to(call.offset, (batch,)), lengths], axis=1)
+        q_at, k_at = (jnp.asarray(order.index) for order in (self.queries, self.keys))
+        inputs = [call.inputs[name] for name in self.inputs]
+        return Indices(
+            jnp.zeros((1, 1, 4), jnp.int32),
+            jnp.zeros((1, 1), jnp.int32),
+            scalars.astype(jnp.int32),
+            q_at if self.reordered else None,
+            k_at if self.reordered else None,
+            tuple(jnp.take(x, q_at + call.offset, axis=1, mode="clip") for x in inputs),
+            tuple(jnp.take(x, k_at, axis=1, mode="clip") for x in inputs),
+        )
+
+
+def _order(index: Int32 | None, size: int) -> Order:
+    """Places in a multiple of `PLACES`, empty ones at the end."""
+    index = np.arange(size, dtype=np.int32) if index is None else index
+    return Order(np.pad(index, (0, -len(index) % PLACES), constant_values=-1), size)
+
+
+def unavailable(platform: str) -> str | None:
+    """Why the kernels do not run here."""
+    if platform != "gpu":
+        return f"it runs on GPUs, not on {platform}"
+    if tuple(int(x) for x in jax.__version__.split(".")[:2]) < (0, 11):
+        return f"it needs JAX 0.11 or later, this is {jax.__version__}"
+    found = getattr(jax.devices()[0], "compute_capability", "unknown")
+    if found != "9.0":
+        return f"it runs on Hopper GPUs (compute capability 9.0), and this one's is {found}"
+    return None
+
+
+def _operands(target: Target) -> str | None:
+    """Why the kernels do not take these operands."""
+    if target.dtype not in DTYPES:
+        return f"it computes in {' and '.join(DTYPES)}, not {target.dtype}"
+    if target.head_dim not in HEAD_DIMS or target.v_head_dim != target.head_dim:
+        sizes = " and ".join(map(str, HEAD_DIMS))
+        return f"heads are of {sizes}, values as keys, not {target.head_dim} and {target.v_head_dim}"
+    if target.has_bias or target.has_slopes:
+        return f"it knows no {'bias' if target.has_bias else 'ALiBi slopes'}"
+    return None
+
+
+def _refused(plan: Plan, part: Part) -> str | None:
+    """Why the kernels do not compute a part."""
+    if part.grouping is not None or any(s.term.keep.facts() for s in part.sources):
+        return "it does not know patterns chosen from q and k"
+    if any(s.pool is not TOKENS for s in part.sources):
+        return "it does not know summaries"
+    if not part.sources:
+        return None  # nothing is kept
+    if len(part.sources) != 1 or part.sources[0].term.count is not None:
+        return "it counts every key once"
+    what = untranslatable(part.sources[0].term.keep)
+    if what is not None:
+        return f"a predicate has {what}"
+    tile = forward.GROUP
+    found = cells(part, plan.n_q, tile, tile)
+    if found > MOST_CELLS:
+        return f"its tables would have {found:,} tiles, of which at most {MOST_CELLS:,} are allowed"
+    return None
+
+
+def _visited(part: Part) -> bool:
+    return any(g.tiles_by_row.rows for g in part.rows)
+
+
+def _branch(
+    packing: HeadPacking,
+    parts: list[_Part],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    call: _Call,
+    scale: float,
+    softcap: float | None,
+) -> Result:
+    """Output [B, T, heads, Hv] and log-sum-exp [B, T, heads], float32, of one branch of a group of heads."""
+    q, k, v = pick(q, packing.heads, 2), pick(k, packing.kv_heads, 2), pick(v, packing.kv_heads, 2)
+    if not parts:
+        rows = q.shape[:3]
+        return jnp.zeros((*rows, v.shape[3]), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
+    found: list[tuple[Order, Result]] = []
+    for part in parts:
+        operands = part.queries.take(q, 1), part.keys.take(k, 1), part.keys.take(v, 1)
+        attend = _differentiable(part, part.settings(scale, softcap, call))
+        found.append((part.queries, attend(*operands, part.indices(call, q.shape[0]))))
+    return merge(found)
+
+
+def _differentiable(part: _Part, settings: Settings) -> Any:
+    """The softmax over a part's places, with its backward pass."""
+    rows, dq_shape, dkv_shape = part.shapes
+
+    # Kernels have no rule for vmap.
+    one_by_one: Callable[[Any], Any] = jax.custom_batching.sequential_vmap
+
+    @one_by_one
+    def forwards(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> Result:
+        return forward.forward(settings, rows, _with(x, part.rows), q, k, v)
+
+    @one_by_one
+    def backwards(operands: Any, x: Indices, out: jax.Array, lse: jax.Array, d_out: Any, d_lse: Any) -> Any:
+        exists = (jnp.asarray(part.queries.index) >= 0) & (lse > -jnp.inf)
+        delta = jnp.sum(d_out * out.astype(jnp.float32), axis=-1) - d_lse
+        delta = jnp.where(exists, jnp.swapaxes(delta, 1, 2), 0.0)
+        scaled = jnp.where(exists, lse * LOG2E, jnp.inf)
+        low = (*operands, d_out.astype(operands[0].dtype))
+        dq = backward.queries_backward(settings, dq_shape, _with(x, part.dq_rows), low, scaled, delta)
+        dk, dv = backward.keys_backward(settings, dkv_shape, _with(x, part.columns), low, scaled, delta)
+        return dq, dk, dv
+
+    @jax.custom_vjp
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> Result:
+        return _finished(*forwards(q, k, v, x))
+
+    def save(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> tuple[Result, Any]:
+        out, lse = forwards(q, k, v, x)
+        return _finished(out, lse), ((q, k, v), x, out, lse)
+
+    def pull(saved: Any, cotangents: Result) -> Any:
+        return (*backwards(*saved, *cotangents), None)
+
+    attend.defvjp(save, pull)
+    return attend
+
+
+def _with(x: Indices, found: Tables) -> Indices:
+    return x._replace(rows=jnp.asarray(found.rows)[None], blocks=jnp.asarray(found.blocks)[None])
+
+
+def _finished(out: jax.Array, lse: jax.Array) -> Result:
+    return out.astype(jnp.float32), jnp.swapaxes(lse, 1, 2)
+
+
+BACKEND = PallasGpuBackend()

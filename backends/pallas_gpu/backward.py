@@ -1,0 +1,309 @@
+"""The backward pass: two kernels, one over tiles of queries for dq, one over blocks of keys for dk and dv.
+
+Both compute the probabilities anew from the log-sum-exp. Every sum is made by one warpgroup in the order of
+the tables, without atomics, so that the same call gives the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from patterndsl.backends.pallas_gpu.forward import (
+    GROUP,
+    SWIZZLE,
+    Indices,
+    Settings,
+    Shape,
+    launch,
+    logits_of,
+    mask_of,
+    row_of,
+    shaped,
+)
+from patterndsl.backends.pallas_gpu.mosaic import pallas
+
+
+def dq_shape(head_dim: int) -> Shape:
+    """Tiles of `queries_backward`."""
+    return Shape(2, 128, 2) if head_dim <= 64 else Shape(2, 64, 2)
+
+
+def dkv_shape(head_dim: int) -> Shape:
+    """Tiles of `keys_backward`: ``block`` counts queries, warpgroups take 64 keys each."""
+    return Shape(2, 64, 2)
+
+
+def _gradients(settings: Settings, s: Any, dp: Any, lse: Any, delta: Any, mask: Any) -> tuple[Any, Any]:
+    """Probabilities and the gradients of scores (without the scale), from scores, the gradients of
+    probabilities, and two numbers a query, broadcast."""
+    logits, factor = logits_of(settings, s)
+    kept = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
+    p = jnp.exp2(kept * factor - lse)
+    ds = p * (dp - delta)
+    if settings.softcap is not None:
+        ds *= 1.0 - logits * logits * (1.0 / settings.softcap**2)
+    return p, ds
+
+
+def queries_backward(
+    settings: Settings,
+    shape: Shape,
+    x: Indices,
+    operands: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    lse: jax.Array,
+    delta: jax.Array,
+) -> jax.Array:
+    """The gradient of q [B, places, N, H] from (q, k, v, d_out). ``lse`` (base 2, +∞ where a query has no
+    key), ``delta``: float32 [B, N, places, padded to tiles]."""
+    pl, plgpu = pallas()
+
+    q, k, v, _ = operands
+    batch, _, heads, head_dim = q.shape
+    per_kv, v_dim, dtype = heads // k.shape[2], v.shape[3], q.dtype
+    block, stages, groups = shape.block, shape.stages, shape.groups
+    swizzle = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(SWIZZLE))
+    per_query, pairs = plgpu.Layout.WGMMA.reduce(1), (GROUP, block)
+
+    def body(
+        x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, lse_ref: Any, delta_ref: Any,
+        dq_ref: Any, q_s: Any, do_s: Any, rows_s: Any, k_s: Any, v_s: Any, ready: Any, k_ready: Any,
+        v_ready: Any, k_free: Any, v_free: Any,
+    ) -> None:  # fmt: skip
+        group, head, b = lax.axis_index("group"), lax.axis_index("head"), lax.axis_index("batch")
+        table, row = row_of(x.rows, b), lax.axis_index("row")
+        tile, first, whole, count = (x.rows[table, row, i] for i in range(4))
+
+        @pl.when(group < groups)
+        def compute() -> None:
+            plgpu.set_max_registers(232, action="increase")
+            base = tile * shape.tile + group * GROUP
+            mine = b, pl.ds(base, GROUP), head
+            q_mine, do_mine = q_s.at[group], do_s.at[group]
+            plgpu.copy_gmem_to_smem(q_ref.at[mine], q_mine, ready.at[group])
+            plgpu.copy_gmem_to_smem(do_ref.at[mine], do_mine, ready.at[group])
+            for i, ref in enumerate((lse_ref, delta_ref)):
+                plgpu.copy_gmem_to_smem(
+                    ref.at[b, head, pl.ds(base, GROUP)], rows_s.at[i, group], ready.at[group]
+                )
+            plgpu.barrier_wait(ready.at[group])
+            lse, delta = (plgpu.load(rows_s.at[i, group], layout=per_query) for i in range(2))
+            acc = plgpu.layout_cast(jnp.zeros((GROUP, head_dim), jnp.float32), plgpu.Layout.WGMMA)
+
+            def step(j: Any, acc: Any, apply: bool) -> Any:
+                slot = lax.rem(j, jnp.int32(stages))
+                plgpu.barrier_wait(k_ready.at[slot])
+
+                def scores(ref: Any) -> Any:
+                    plgpu.wgmma(ref, q_mine, k_s.at[slot].transpose((1, 0)))
+                    return ref[...]
+
+                s = pl.run_scoped(scores, plgpu.ACC(pairs, jnp.float32))
+                plgpu.barrier_wait(v_ready.at[slot])
+
+                def weights(ref: Any) -> Any:
+                    plgpu.wgmma(ref, do_mine, v_s.at[slot].transpose((1, 0)))
+                    return ref[...]
+
+                dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
+                plgpu.barrier_arrive(v_free.at[slot])
+                mask = None
+                if apply or settings.lengths:
+                    first_k = x.blocks[table, first + j] * block
+                    mask = mask_of(settings, x, b, base, first_k, pairs, apply=apply)
+                wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [0]) for a in (lse, delta))
+                _, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
+                low = ds.astype(dtype)
+
+                def add(ref: Any) -> None:
+                    plgpu.wgmma(ref, low, k_s.at[slot])
+
+                acc = pl.run_state(add)(plgpu.ACC.init(acc))
+                plgpu.barrier_arrive(k_free.at[slot])
+                return acc
+
+            acc = lax.fori_loop(0, whole, lambda j, c: step(j, c, False), acc)
+            acc = lax.fori_loop(whole, count, lambda j, c: step(j, c, True), acc)
+            q_mine[...] = (acc * settings.scale).astype(dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(q_mine, dq_ref.at[mine])
+            plgpu.wait_smem_to_gmem(0)
+
+        @pl.when(group == groups)
+        def copy() -> None:
+            plgpu.set_max_registers(40, action="decrease")
+            kv_head = lax.div(head, jnp.int32(per_kv))
+
+            def step(j: Any, _: None) -> None:
+                slot = lax.rem(j, jnp.int32(stages))
+                at = b, pl.ds(x.blocks[table, first + j] * block, block), kv_head
+                for ref, to, ready, free in ((k_ref, k_s, k_ready, k_free), (v_ref, v_s, v_ready, v_free)):
+
+                    @pl.when(j >= stages)
+                    def _(free: Any = free) -> None:
+                        plgpu.barrier_wait(free.at[slot])
+
+                    plgpu.copy_gmem_to_smem(ref.at[at], to.at[slot], ready.at[slot])
+
+            lax.fori_loop(0, count, step, None)
+
+    scratch = (
+        plgpu.SMEM((groups, GROUP, head_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((groups, GROUP, v_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((2, groups, GROUP), jnp.float32),
+        plgpu.SMEM((stages, block, head_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((stages, block, v_dim), dtype, transforms=swizzle),
+        plgpu.Barrier(num_arrivals=4, num_barriers=groups),
+        plgpu.Barrier(num_barriers=stages),
+        plgpu.Barrier(num_barriers=stages),
+        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+    )
+    out = (shaped(q.shape, dtype),)
+    grid = (heads, x.rows.shape[1], batch)
+    dq: jax.Array
+    (dq,) = launch(body, (x, *operands, lse, delta), out, scratch, grid, groups + 1)
+    return dq
+
+
+def keys_backward(
+    settings: Settings,
+    shape: Shape,
+    x: Indices,
+    operands: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    lse: jax.Array,
+    delta: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of k and v, as `queries_backward`; the rows of the tables in ``x`` are blocks of keys.
+    Query heads that share a key head are summed in the kernel, one after the other."""
+    pl, plgpu = pallas()
+
+    q, k, v, _ = operands
+    batch, _, heads, head_dim = q.shape
+    per_kv, v_dim, dtype = heads // k.shape[2], v.shape[3], q.dtype
+    block, stages, groups = shape.block, shape.stages, shape.groups
+    swizzle = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(SWIZZLE))
+    per_query, pairs = plgpu.Layout.WGMMA.reduce(0), (GROUP, block)
+
+    def body(
+        x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, lse_ref: Any, delta_ref: Any,
+        dk_ref: Any, dv_ref: Any, k_s: Any, v_s: Any, q_s: Any, do_s: Any, lse_s: Any, delta_s: Any,
+        ready: Any, q_ready: Any, do_ready: Any, q_free: Any, do_free: Any,
+    ) -> None:  # fmt: skip
+        group, kv_head, b = lax.axis_index("group"), lax.axis_index("head"), lax.axis_index("batch")
+        table, row = row_of(x.rows, b), lax.axis_index("row")
+        tile, first, whole, count = (x.rows[table, row, i] for i in range(4))
+        ragged = count - whole
+
+        def at(j: Any) -> tuple[Any, Any]:
+            """Query head (of those of the key head) and place in the table of a step: full tiles of all heads
+            first."""
+            late = j >= whole * per_kv
+            step = jnp.where(late, j - whole * per_kv, j)
+            size = lax.max(jnp.where(late, ragged, whole), jnp.int32(1))
+            return lax.div(step, size), lax.rem(step, size) + jnp.where(late, whole, jnp.int32(0))
+
+        @pl.when(group < groups)
+        def compute() -> None:
+            plgpu.set_max_registers(232, action="increase")
+            base = tile * shape.tile + group * GROUP
+            mine = b, pl.ds(base, GROUP), kv_head
+            k_mine, v_mine = k_s.at[group], v_s.at[group]
+            plgpu.copy_gmem_to_smem(k_ref.at[mine], k_mine, ready.at[group])
+            plgpu.copy_gmem_to_smem(v_ref.at[mine], v_mine, ready.at[group])
+            plgpu.barrier_wait(ready.at[group])
+            zero = (jnp.zeros((GROUP, size), jnp.float32) for size in (head_dim, v_dim))
+            acc = tuple(plgpu.layout_cast(a, plgpu.Layout.WGMMA) for a in zero)
+
+            def step(j: Any, acc: Any, apply: bool) -> Any:
+                dk, dv = acc
+                slot = lax.rem(j, jnp.int32(stages))
+                plgpu.barrier_wait(q_ready.at[slot])
+
+                def scores(ref: Any) -> Any:
+                    plgpu.wgmma(ref, k_mine, q_s.at[slot].transpose((1, 0)))
+                    return ref[...]
+
+                s = pl.run_scoped(scores, plgpu.ACC(pairs, jnp.float32))
+                lse = plgpu.load(lse_s.at[slot], layout=per_query)
+                plgpu.barrier_wait(do_ready.at[slot])
+
+                def weights(ref: Any) -> Any:
+                    plgpu.wgmma(ref, v_mine, do_s.at[slot].transpose((1, 0)))
+                    return ref[...]
+
+                dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
+                delta = plgpu.load(delta_s.at[slot], layout=per_query)
+                mask = None
+                if apply or settings.lengths:
+                    first_q = x.blocks[table, first + at(j)[1]] * block
+                    mask = mask_of(settings, x, b, first_q, base, pairs[::-1], keys_first=True, apply=apply)
+                wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [1]) for a in (lse, delta))
+                p, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
+                p_low, ds_low = p.astype(dtype), ds.astype(dtype)
+
+                def add_values(ref: Any) -> None:
+                    plgpu.wgmma(ref, p_low, do_s.at[slot])
+
+                dv = pl.run_state(add_values)(plgpu.ACC.init(dv))
+                plgpu.barrier_arrive(do_free.at[slot])
+
+                def add_keys(ref: Any) -> None:
+                    plgpu.wgmma(ref, ds_low, q_s.at[slot])
+
+                dk = pl.run_state(add_keys)(plgpu.ACC.init(dk))
+                plgpu.barrier_arrive(q_free.at[slot])
+                return dk, dv
+
+            acc = lax.fori_loop(0, whole * per_kv, lambda j, c: step(j, c, False), acc)
+            dk, dv = lax.fori_loop(whole * per_kv, count * per_kv, lambda j, c: step(j, c, True), acc)
+            k_mine[...] = (dk * settings.scale).astype(dtype)
+            v_mine[...] = dv.astype(dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(k_mine, dk_ref.at[mine])
+            plgpu.copy_smem_to_gmem(v_mine, dv_ref.at[mine])
+            plgpu.wait_smem_to_gmem(0)
+
+        @pl.when(group == groups)
+        def copy() -> None:
+            plgpu.set_max_registers(40, action="decrease")
+
+            def step(j: Any, _: None) -> None:
+                slot = lax.rem(j, jnp.int32(stages))
+                of_kv, place = at(j)
+                head = kv_head * per_kv + of_kv
+                queries = pl.ds(x.blocks[table, first + place] * block, block)
+                for ref, to, numbers, numbers_to, ready, free in (
+                    (q_ref, q_s, lse_ref, lse_s, q_ready, q_free),
+                    (do_ref, do_s, delta_ref, delta_s, do_ready, do_free),
+                ):
+
+                    @pl.when(j >= stages)
+                    def _(free: Any = free) -> None:
+                        plgpu.barrier_wait(free.at[slot])
+
+                    plgpu.copy_gmem_to_smem(ref.at[b, queries, head], to.at[slot], ready.at[slot])
+                    plgpu.copy_gmem_to_smem(numbers.at[b, head, queries], numbers_to.at[slot], ready.at[slot])
+
+            lax.fori_loop(0, count * per_kv, step, None)
+
+    scratch = (
+        plgpu.SMEM((groups, GROUP, head_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((groups, GROUP, v_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((stages, block, head_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((stages, block, v_dim), dtype, transforms=swizzle),
+        plgpu.SMEM((stages, block), jnp.float32),
+        plgpu.SMEM((stages, block), jnp.float32),
+        plgpu.Barrier(num_arrivals=2, num_barriers=groups),
+        plgpu.Barrier(num_arrivals=2, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=2, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+    )
+    out = (shaped(k.shape, dtype), shaped(v.shape, dtype))
+    grid = (k.shape[2], x.rows.shape[1], batch)
+    dk, dv = launch(body, (x, *operands, lse, delta), out, scratch, grid, groups + 1)
+    return dk, dv
