@@ -23,9 +23,8 @@ from patterndsl.ir.normal import postorder
 from patterndsl.spec import of_kind
 
 AT_ONCE = 2**20
-"""Numbers that are made at a time where queries meet keys: so few stay near the processor, in memory that is
-used over
-and over."""
+"""Numbers that are made at a time where queries meet keys: so few stay near the processor, in memory
+that is used over and over."""
 MOST_IN_KERNEL = 512
 """Of so many the kernel keeps the best in order."""
 

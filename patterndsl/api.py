@@ -232,7 +232,7 @@ class Attention:
     def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int, workload: Workload) -> Plan:
         nodes = head_nodes(self.module, n, num_heads)
         plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
-        if self.backend == "auto" and workload.backend == "cpu_native" and plan.facts_by_tiles:
+        if self.backend == "auto" and _left_to_xla(plan, workload):
             workload = dataclasses.replace(workload, backend="xla")  # which runs it
             plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
         return plan
@@ -409,6 +409,15 @@ def priced_as(name: str, platform: str, dtype: str = "float32") -> str:
         ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform) is None
         return "pallas_gpu" if ours else "xla"
     return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
+
+
+def _left_to_xla(plan: Plan, workload: Workload) -> bool:
+    """Whether the backend that the plan was made for is known not to run it."""
+    if workload.backend != "pallas_gpu":
+        return workload.backend == "cpu_native" and bool(plan.facts_by_tiles)
+    from patterndsl.backends import pallas_gpu
+
+    return not pallas_gpu.fits(workload.head_dim, workload.v_head_dim) or pallas_gpu.refused(plan) is not None
 
 
 def platform_in_use() -> str:

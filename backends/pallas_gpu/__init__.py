@@ -41,10 +41,7 @@ class PallasGpuBackend:
 
     def supports(self, plan: Plan, target: Target) -> Unsupported | None:
         """None where the plan can be lowered for the target, else the reason why not."""
-        why = unavailable(target.platform) or _operands(target)
-        if why is None:
-            parts = [p for g in plan.groups for b in g.branches for p in b.parts]
-            why = next((reason for part in parts if (reason := _refused(plan, part)) is not None), None)
+        why = unavailable(target.platform) or _operands(target) or refused(plan)
         return None if why is None else Unsupported(why, "use backend='xla'")
 
     def lower(self, plan: Plan, target: Target) -> Kernel:
@@ -157,11 +154,22 @@ def unavailable(platform: str) -> str | None:
     return None
 
 
+def fits(head_dim: int, v_head_dim: int) -> bool:
+    """Whether the kernels take heads of these sizes."""
+    return head_dim in HEAD_DIMS and v_head_dim == head_dim
+
+
+def refused(plan: Plan) -> str | None:
+    """Why the kernels do not compute a plan, whatever the operands."""
+    parts = (p for g in plan.groups for b in g.branches for p in b.parts)
+    return next((reason for part in parts if (reason := _refused(plan, part)) is not None), None)
+
+
 def _operands(target: Target) -> str | None:
     """Why the kernels do not take these operands."""
     if target.dtype not in DTYPES:
         return f"it computes in {' and '.join(DTYPES)}, not {target.dtype}"
-    if target.head_dim not in HEAD_DIMS or target.v_head_dim != target.head_dim:
+    if not fits(target.head_dim, target.v_head_dim):
         sizes = " and ".join(map(str, HEAD_DIMS))
         return f"heads are of {sizes}, values as keys, not {target.head_dim} and {target.v_head_dim}"
     if target.has_bias or target.has_slopes:

@@ -15,6 +15,7 @@ from patterndsl.backends import Target
 from patterndsl.backends import pallas_gpu as gpu
 from patterndsl.backends.pallas_gpu.predicate import Frame, Lanes, keep
 from patterndsl.backends.pallas_gpu.tables import Tables, tables
+from patterndsl.plan.cost import Workload
 from patterndsl.plan.plan import Part, Plan
 
 HOPPER = pytest.mark.skipif(gpu.unavailable(jax.default_backend()) is not None, reason="no Hopper GPU")
@@ -114,6 +115,26 @@ def test_what_is_refused(spec: str, changes: dict[str, Any], reason: str, monkey
     plan = pd.compile(spec).plan(64, num_heads=2)
     found = gpu.BACKEND.supports(plan, dataclasses.replace(TARGET, **changes))
     assert found is not None and reason in found.reason and found.advice == "use backend='xla'"
+
+
+def test_what_it_refuses_is_planned_for_xla(monkeypatch: Any) -> None:
+    monkeypatch.setattr(gpu, "unavailable", lambda platform: None)
+    mine, other = (Workload(1, 2, 2, d, d, 2, "gpu", "pallas_gpu") for d in (64, 96))
+    for spec, workload, backend in (
+        ("causal", mine, "pallas_gpu"),
+        ("causal & select(2, 64)", mine, "xla"),
+        ("local(64) | pool(64)", mine, "xla"),
+        ("causal", other, "xla"),
+    ):
+        wanted = dataclasses.replace(workload, backend=backend)
+        found, alone = (
+            [(p.block_q, p.layout.name) for p in plan.groups[0].branches[0].parts]
+            for plan in (
+                pd.compile(spec).plan(4096, num_heads=2, workload=workload),
+                pd.compile(spec, backend=backend).plan(4096, num_heads=2, workload=wanted),
+            )
+        )
+        assert found == alone
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="asks for a GPU where there is none")
