@@ -29,7 +29,9 @@ class Unsupported:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a plan is lowered for. ``platform``: ``cpu``, ``gpu`` or ``tpu``; dtypes are names."""
+    """What a plan is lowered for. ``platform``: ``cpu``, ``gpu`` or ``tpu``; dtypes are names. ``chip``: its
+    device, as `patterndsl.devices` names it (``sm90``, ``v5e``); None: the one at hand, on which kernels are
+    to run."""
 
     platform: str
     dtype: str
@@ -41,6 +43,7 @@ class Target:
     has_bias: bool = False
     has_slopes: bool = False
     interpret: bool = False
+    chip: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@ called."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import numbers
@@ -20,12 +21,15 @@ from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec, as_spec, check_positive
 
 if TYPE_CHECKING:
-    from patterndsl.backends import Backend, Target
+    from patterndsl.backends import Backend, Target, Unsupported
+    from patterndsl.devices import Device
     from patterndsl.lengths import Bucketed
     from patterndsl.plan.build import Given
     from patterndsl.plan.plan import Plan
 
 MOST_HEADS = 1024
+BY_SPEED = ("cpu_native", "pallas_gpu", "xla")
+"""The backends that `auto` asks, the faster first. The CPU's must have been built."""
 
 
 def compile(
@@ -69,6 +73,8 @@ class Attention:
 
         self.spec, self.layer, self.backend, self.block_sizes = spec, layer, backend, _blocks(block_sizes)
         self.given = given  # the alternatives to run, where they are not to be chosen
+        self.device: Device | None = None  # what it is lowered for, where that is not the one at hand
+        self._traced: dict[tuple[int, int, Target], Plan] = {}
         if layer < 0:
             raise SpecError(BadCall(argument="layer", reason=f"layers count from 0, not {layer}"))
         module = resolve.inline(resolve.set_params(spec.module, params))
@@ -79,7 +85,7 @@ class Attention:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: all but the compiled function, which is made again when it is needed."""
-        return {name: value for name, value in vars(self).items() if name != "_jitted"}
+        return {**{name: value for name, value in vars(self).items() if name != "_jitted"}, "_traced": {}}
 
     def __call__(
         self,
@@ -135,6 +141,12 @@ class Attention:
         check_computed(self._computed & inputs.keys(), inputs)
         return self._jitted(q, k, v, state, arrays, inputs, tuple(sorted(static.items())))
 
+    def on(self, device: Device) -> Attention:
+        """The same function, lowered for a device that is not at hand: it can be traced, not run."""
+        made = copy.copy(self)
+        made.device = device
+        return made
+
     @functools.cached_property
     def _computed(self) -> frozenset[str]:
         return computed_inputs(self.module.main)
@@ -159,9 +171,11 @@ class Attention:
         call = prepare(self.spec.module.inputs, q, k, v, **arguments)
         x = call.operands
         n, n_q = call.lengths
-        target = _target(x)
+        target = _target(x, self.device)
         offset = x.q_offset if isinstance(x.q_offset, int) else None
         plan = self._plan(n, n_q, offset, x.q.shape[2], workload_of(target, self.backend))
+        self._traced.pop((n, n_q, target), None)
+        self._traced[n, n_q, target] = plan
         kernel = self.pick(plan, target).lower(plan, target)
         return finish(call, kernel(x))
 
@@ -184,8 +198,8 @@ class Attention:
         heads = num_heads if num_heads is not None else named_heads(self.module.main)
         check_heads(heads)
         if workload is None:
-            platform = platform_in_use()
-            backend = priced_as(self.backend, platform)
+            platform = platform_in_use(self.device)
+            backend = priced_as(self.backend, platform, chip=chip_of(self.device))
             workload = Workload(heads=heads, kv_heads=heads, platform=platform, backend=backend)
         return self._plan(n, n_q, n - n_q if q_offset is None else q_offset, heads, workload)
 
@@ -267,17 +281,45 @@ class Attention:
 
     def pick(self, plan: Plan, target: Target) -> Backend:
         """The backend that runs the plan on the target. Raises SpecError where a named one cannot."""
-        if self.backend == "auto":
-            # Where they run they are the faster ones; the CPU's must have been built.
-            faster = (_backend(name) for name in ("cpu_native", "pallas_gpu"))
-            return next((b for b in faster if b.supports(plan, target) is None), _backend("xla"))
-        backend = _backend(self.backend)
-        refusal = backend.supports(plan, target)
+        *_, (name, refusal) = self.asked(plan, target)
         if refusal is not None:
-            raise SpecError(
-                UnsupportedByBackend(backend=self.backend, reason=refusal.reason, advice=refusal.advice)
+            raise SpecError(UnsupportedByBackend(backend=name, reason=refusal.reason, advice=refusal.advice))
+        return _backend(name)
+
+    def asked(self, plan: Plan, target: Target) -> list[tuple[str, Unsupported | None]]:
+        """The backends that are asked to run the plan on the target, and what they answer; the last one does,
+        unless none does."""
+        found: list[tuple[str, Unsupported | None]] = []
+        for name in BY_SPEED if self.backend == "auto" else (self.backend,):
+            found.append((name, _backend(name).supports(plan, target)))
+            if found[-1][1] is None:
+                break
+        return found
+
+    def explain(self) -> str:
+        """Of each call so far, by its shapes: which backend ran it, why faster ones did not, and how it is
+        planned. What JAX has compiled already is not planned again, and told only once."""
+        lines = []
+        for (n, n_q, target), plan in self._traced.items():
+            q = f"[{target.batch}, {n_q}, {target.num_heads}, {target.head_dim}]"
+            k, v = (
+                f"[{target.batch}, {n}, {target.num_kv_heads}, {size}]"
+                for size in (target.head_dim, target.v_head_dim)
             )
-        return backend
+            lines += [
+                f"q {q}, k {k}, v {v}, {target.dtype}",
+                self.explain_choice(plan, target),
+                plan.explain(),
+            ]
+        return "\n".join(lines) or "not called yet: `plan(n).explain()` says what is computed at n tokens"
+
+    def explain_choice(self, plan: Plan, target: Target) -> str:
+        """Which backend runs the plan on the target, and why those before it do not."""
+        asked = self.asked(plan, target)
+        device = target.platform if target.chip is None else f"{target.platform} ({target.chip})"
+        ran = [f"run by {name} on {device}" for name, refusal in asked if refusal is None]
+        lines = [f"  not by {name}: {why.reason}" for name, why in asked if why is not None]
+        return "\n".join([*(ran or [f"run by no backend on {device}"]), *lines])
 
 
 def reference(
@@ -393,11 +435,11 @@ def workload_of(target: Target, backend: str) -> Workload:
         target.v_head_dim,
         jnp.dtype(target.dtype).itemsize,
         target.platform,
-        priced_as(backend, target.platform, target.dtype),
+        priced_as(backend, target.platform, target.dtype, target.chip),
     )
 
 
-def priced_as(name: str, platform: str, dtype: str = "float32") -> str:
+def priced_as(name: str, platform: str, dtype: str = "float32", chip: str | None = None) -> str:
     """Whose rates a plan is chosen with: the backend that ``auto`` picks, as far as that is known before."""
     if name != "auto":
         return name
@@ -406,7 +448,7 @@ def priced_as(name: str, platform: str, dtype: str = "float32") -> str:
     if platform == "gpu":
         from patterndsl.backends import pallas_gpu
 
-        ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform) is None
+        ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform, chip) is None
         return "pallas_gpu" if ours else "xla"
     return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
 
@@ -420,18 +462,25 @@ def _left_to_xla(plan: Plan, workload: Workload) -> bool:
     return not pallas_gpu.fits(workload.head_dim, workload.v_head_dim) or pallas_gpu.refused(plan) is not None
 
 
-def platform_in_use() -> str:
-    """JAX's device where JAX is in use: a plan alone is no reason to import it."""
+def platform_in_use(device: Device | None = None) -> str:
+    """JAX's device where JAX is in use, unless one is given: a plan alone is no reason to import it."""
+    if device is not None:
+        return device.platform
     return str(sys.modules["jax"].default_backend()) if "jax" in sys.modules else "cpu"
 
 
-def _target(x: Any) -> Target:
+def chip_of(device: Device | None) -> str | None:
+    """What a device that is not at hand is called; None for the one at hand."""
+    return None if device is None else device.chip
+
+
+def _target(x: Any, device: Device | None) -> Target:
     import jax
 
     from patterndsl.backends import Target
 
     return Target(
-        platform=jax.default_backend(),
+        platform=jax.default_backend() if device is None else device.platform,
         dtype=x.q.dtype.name,
         batch=x.q.shape[0],
         num_heads=x.q.shape[2],
@@ -440,4 +489,5 @@ def _target(x: Any) -> Target:
         v_head_dim=x.v.shape[3],
         has_bias=x.bias is not None,
         has_slopes=x.alibi_slopes is not None,
+        chip=chip_of(device),
     )

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patterndsl.api import platform_in_use, priced_as
+from patterndsl.api import chip_of, platform_in_use, priced_as
 from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec
 from patterndsl.timing import Shapes
 
 if TYPE_CHECKING:
     from patterndsl.api import Attention
+    from patterndsl.backends import Target
     from patterndsl.plan.plan import Plan
 
 ALL_ROWS = 2**29
@@ -58,12 +59,44 @@ class Shape:
         return [(self.batch, self.n, h, self.head_dim) for h in (self.heads, self.kv_heads, self.kv_heads)]
 
     def plan(self, attention: Attention) -> Plan:
-        """How such operands are run, where JAX is in use; else how they would be on a CPU."""
-        platform = platform_in_use()
+        """How such operands are run on the function's device, or that at hand where JAX is in use; else how
+        they would be on a CPU."""
+        platform, chip = platform_in_use(attention.device), chip_of(attention.device)
         itemsize = 4 if self.dtype == "float32" else 2
         sizes = (self.batch, self.heads, self.kv_heads, self.head_dim, self.head_dim, itemsize)
-        workload = Workload(*sizes, platform, priced_as(attention.backend, platform, self.dtype))
+        workload = Workload(*sizes, platform, priced_as(attention.backend, platform, self.dtype, chip))
         return attention.plan(self.n, num_heads=self.heads, workload=workload)
+
+    def target(self, attention: Attention) -> Target:
+        """What such operands are lowered for, likewise."""
+        from patterndsl.backends import Target
+
+        sizes = (self.batch, self.heads, self.kv_heads, self.head_dim, self.head_dim)
+        device = attention.device
+        return Target(platform_in_use(device), self.dtype, *sizes, chip=chip_of(device))
+
+    def abstract(self, attention: Attention, batch: Any = None) -> tuple[list[Any], dict[str, Any]]:
+        """q, k and v, and what else the function is called with (run-time inputs, a mixture's gates), as
+        shapes and dtypes. ``batch``: in place of the shape's own, as a symbolic size."""
+        import jax
+        import jax.numpy as jnp
+
+        from patterndsl.patterns.cluster import centroid_counts
+
+        make: Any = jax.ShapeDtypeStruct
+        b = self.batch if batch is None else batch
+        operands = [make((b, *s[1:]), jnp.dtype(self.dtype)) for s in self.operands()]
+        plan = self.plan(attention)
+        counts = centroid_counts(group.node for group in plan.groups)
+        more = {}
+        for name, kind in attention.spec.module.inputs.items():
+            centroids = (self.heads, counts.get(name, 1), self.head_dim)
+            token = kind == "token"
+            more[name] = make((b, self.n) if token else centroids, jnp.int32 if token else jnp.float32)
+        branches = branch_count(plan)
+        if branches > 1:
+            more["gates"] = make((b, self.n, self.heads, branches), jnp.float32)
+        return operands, more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv-test"
+EXTRAS = "test,gpu-check" if sys.platform == "linux" else "test"
 STATIC = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
@@ -33,7 +34,13 @@ def main() -> int:
     arguments = parser.parse_args()
     python = install(keep=arguments.keep)
     # The installed wheel is tested: without PYTHONSAFEPATH the checkout would be imported in its place.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATTERNDSL_INSTALLED": str(ENVIRONMENT)}
+    # And JAX is told of no GPU: its compiler is there, what it takes to run on one is not.
+    environment = {
+        **os.environ,
+        "PYTHONSAFEPATH": "1",
+        "PATTERNDSL_INSTALLED": str(ENVIRONMENT),
+        "JAX_PLATFORMS": "cpu",
+    }
     environment.pop("PYTHONPATH", None)
     failed = [name for name, command in STATIC.items() if run([python, "-m", *command], environment)]
     if failed:
@@ -51,7 +58,7 @@ def install(keep: bool) -> Path:
     if not (keep and python.exists()):
         venv.EnvBuilder(clear=True, with_pip=True).create(ENVIRONMENT)
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what earlier builds left there
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}[test]"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}[{EXTRAS}]"]
     if run(pip, dict(os.environ)) != 0:
         sys.exit("the installation failed")
     return python

@@ -138,3 +138,19 @@ def test_the_number_of_heads_is_asked_for() -> None:
         spec.mask(4)
     assert caught.value.codes == ("E405",)
     assert spec.mask(4, head=1, num_heads=2).tolist() == [[False, True] * 2] * 4
+
+
+def test_a_function_explains_its_calls() -> None:
+    """By their shapes: what ran them, and why a faster one did not."""
+    attention = pd.compile("causal")
+    assert attention.explain().startswith("not called yet")
+    attention(Q, Q, Q)
+    attention(*(x.astype("float16") for x in (Q[:4], Q, Q)))
+    told = attention.explain()
+    assert told.index("q [1, 6, 2, 8], k [1, 6, 2, 8], v [1, 6, 2, 8], float32\nrun by ") < told.index(
+        "q [1, 4, 2"
+    )
+    assert (
+        "run by xla on cpu\n  not by cpu_native: " in told
+        and "not by pallas_gpu: it runs on GPUs, not on cpu" in told
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from patterndsl.backends import Kernel, Operands, Target, Unsupported
+from patterndsl.backends.launches import launch
 from patterndsl.backends.pallas_gpu import backward, forward
 from patterndsl.backends.pallas_gpu.forward import LOG2E, Indices, Settings
 from patterndsl.backends.pallas_gpu.predicate import untranslatable
@@ -28,6 +30,7 @@ from patterndsl.plan.plan import Part, Plan
 
 HEAD_DIMS = (64, 128)
 DTYPES = ("bfloat16", "float16")
+CHIP = "sm90"
 MOST_CELLS = 2**23
 """Tiles in a part's tables, which are constants of the program: 32 MiB."""
 PLACES = 128
@@ -41,7 +44,7 @@ class PallasGpuBackend:
 
     def supports(self, plan: Plan, target: Target) -> Unsupported | None:
         """None where the plan can be lowered for the target, else the reason why not."""
-        why = unavailable(target.platform) or _operands(target) or refused(plan)
+        why = unavailable(target.platform, target.chip) or _operands(target) or refused(plan)
         return None if why is None else Unsupported(why, "use backend='xla'")
 
     def lower(self, plan: Plan, target: Target) -> Kernel:
@@ -49,10 +52,14 @@ class PallasGpuBackend:
         why = self.supports(plan, target)
         if why is not None:
             raise ValueError(f"the pallas_gpu backend cannot run this plan: {why.reason}; {why.advice}")
+        number = itertools.count()
         groups = [
             (
                 pack_heads(g.heads, target.num_heads, target.num_kv_heads),
-                [[_Part(plan, p, target.head_dim) for p in b.parts if _visited(p)] for b in g.branches],
+                [
+                    [_Part(plan, p, target.head_dim, next(number)) for p in b.parts if _visited(p)]
+                    for b in g.branches
+                ],
             )
             for g in plan.groups
         ]
@@ -97,8 +104,9 @@ class _Call:
 class _Part:
     """A part made ready: its tables for each kernel, and the orders of its queries and tokens."""
 
-    def __init__(self, plan: Plan, part: Part, head_dim: int) -> None:
+    def __init__(self, plan: Plan, part: Part, head_dim: int, number: int) -> None:
         (source,) = part.sources
+        self.name = f"part {number}"
         self.predicate, self.tokens = source.term.keep, plan.n
         self.inputs = tuple(name for name in plan.inputs if name in self.predicate.inputs())
         layout = part.layout
@@ -142,16 +150,15 @@ def _order(index: Int32 | None, size: int) -> Order:
     return Order(np.pad(index, (0, -len(index) % PLACES), constant_values=-1), size)
 
 
-def unavailable(platform: str) -> str | None:
-    """Why the kernels do not run here."""
+def unavailable(platform: str, chip: str | None = None) -> str | None:
+    """Why the kernels do not run here, or are not compiled for a chip that is not here."""
     if platform != "gpu":
         return f"it runs on GPUs, not on {platform}"
-    if tuple(int(x) for x in jax.__version__.split(".")[:2]) < (0, 11):
-        return f"it needs JAX 0.11 or later, this is {jax.__version__}"
-    found = getattr(jax.devices()[0], "compute_capability", "unknown")
-    if found != "9.0":
-        return f"it runs on Hopper GPUs (compute capability 9.0), and this one's is {found}"
-    return None
+    if chip is None:
+        if tuple(int(x) for x in jax.__version__.split(".")[:2]) < (0, 11):
+            return f"it needs JAX 0.11 or later, this is {jax.__version__}"
+        chip = "sm" + getattr(jax.devices()[0], "compute_capability", " unknown").replace(".", "")
+    return None if chip == CHIP else f"it runs on Hopper GPUs ({CHIP}), and this one's is {chip}"
 
 
 def fits(head_dim: int, v_head_dim: int) -> bool:
@@ -233,7 +240,9 @@ def _differentiable(part: _Part, settings: Settings) -> Any:
 
     @one_by_one
     def forwards(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> Result:
-        return forward.forward(settings, rows, _with(x, part.rows), q, k, v)
+        run = functools.partial(forward.forward, settings, rows)
+        found: Result = launch(f"{part.name} forward", run, _with(x, part.rows), q, k, v)
+        return found
 
     @one_by_one
     def backwards(operands: Any, x: Indices, out: jax.Array, lse: jax.Array, d_out: Any, d_lse: Any) -> Any:
@@ -242,8 +251,10 @@ def _differentiable(part: _Part, settings: Settings) -> Any:
         delta = jnp.where(exists, jnp.swapaxes(delta, 1, 2), 0.0)
         scaled = jnp.where(exists, lse * LOG2E, jnp.inf)
         low = (*operands, d_out.astype(operands[0].dtype))
-        dq = backward.queries_backward(settings, dq_shape, _with(x, part.dq_rows), low, scaled, delta)
-        dk, dv = backward.keys_backward(settings, dkv_shape, _with(x, part.columns), low, scaled, delta)
+        of_queries = functools.partial(backward.queries_backward, settings, dq_shape)
+        of_keys = functools.partial(backward.keys_backward, settings, dkv_shape)
+        dq = launch(f"{part.name} dq", of_queries, _with(x, part.dq_rows), low, scaled, delta)
+        dk, dv = launch(f"{part.name} dk dv", of_keys, _with(x, part.columns), low, scaled, delta)
         return dq, dk, dv
 
     @jax.custom_vjp

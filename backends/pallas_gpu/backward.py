@@ -24,7 +24,7 @@ from patterndsl.backends.pallas_gpu.forward import (
     row_of,
     shaped,
 )
-from patterndsl.backends.pallas_gpu.mosaic import pallas
+from patterndsl.backends.pallas_gpu.mosaic import load, pallas
 
 
 def dq_shape(head_dim: int) -> Shape:
@@ -90,7 +90,7 @@ def queries_backward(
                     ref.at[b, head, pl.ds(base, GROUP)], rows_s.at[i, group], ready.at[group]
                 )
             plgpu.barrier_wait(ready.at[group])
-            lse, delta = (plgpu.load(rows_s.at[i, group], layout=per_query) for i in range(2))
+            lse, delta = (load(rows_s.at[i, group], per_query) for i in range(2))
             acc = plgpu.layout_cast(jnp.zeros((GROUP, head_dim), jnp.float32), plgpu.Layout.WGMMA)
 
             def step(j: Any, acc: Any, apply: bool) -> Any:
@@ -228,7 +228,7 @@ def keys_backward(
                     return ref[...]
 
                 s = pl.run_scoped(scores, plgpu.ACC(pairs, jnp.float32))
-                lse = plgpu.load(lse_s.at[slot], layout=per_query)
+                lse = load(lse_s.at[slot], per_query)
                 plgpu.barrier_wait(do_ready.at[slot])
 
                 def weights(ref: Any) -> Any:
@@ -236,7 +236,7 @@ def keys_backward(
                     return ref[...]
 
                 dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
-                delta = plgpu.load(delta_s.at[slot], layout=per_query)
+                delta = load(delta_s.at[slot], per_query)
                 mask = None
                 if apply or settings.lengths:
                     first_q = x.blocks[table, first + at(j)[1]] * block

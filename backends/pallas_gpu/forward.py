@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from patterndsl.backends.pallas_gpu.mosaic import pallas
+from patterndsl.backends.pallas_gpu.mosaic import load, pallas
 from patterndsl.backends.pallas_gpu.predicate import Frame, Lanes, keep
 from patterndsl.ir.expr import Expr
 
@@ -118,7 +118,7 @@ def mask_of(
 
     def read(ref: Any, first: Any, axis: int) -> Lanes:
         at = ref.at[pl.ds(first, frame.shape[axis])]
-        value = plgpu.load(at, layout=pairs.reduce(1 - axis), optimized=False)
+        value = load(at, pairs.reduce(1 - axis), optimized=False)
         return Lanes(value, (axis,), frame)
 
     offset = x.scalars[batch, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 
@@ -11,3 +12,10 @@ def pallas() -> tuple[Any, Any]:
     names = "jax.experimental.pallas", "jax.experimental.pallas.mosaic_gpu"
     pl, plgpu = (importlib.import_module(name) for name in names)
     return pl, plgpu
+
+
+def load(ref: Any, layout: Any, optimized: bool = True) -> Any:
+    """A value in registers, laid out so. JAX 0.10 asks for an index beside the reference."""
+    _, plgpu = pallas()
+    indexed = inspect.signature(plgpu.load).parameters["idx"].default is inspect.Parameter.empty
+    return plgpu.load(*((ref, ()) if indexed else (ref,)), layout=layout, optimized=optimized)

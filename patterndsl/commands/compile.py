@@ -1,4 +1,4 @@
-"""Print what a spec becomes: syntax tree, IR, integer sets, plan, jaxpr or StableHLO."""
+"""Print what a spec becomes: syntax tree, IR, integer sets, plan, jaxpr, StableHLO, or a device's kernels."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ if TYPE_CHECKING:
     from patterndsl.ir.nodes import Module
     from patterndsl.trial import Shape
 
-LATER = {
-    "mosaic": "no TPU kernels, and no GPU kernels in Mosaic",
-    "triton": "no GPU kernels in Triton",
-}
-"""Stages of the language's command line that this version does not have, and why."""
-
 
 def add_arguments(parser: Parser) -> None:
     options.add_spec(parser)
     stages = ", ".join(STAGES)
-    parser.add_argument("--emit", default="plan", metavar="STAGE", help=f"{stages} (plan)")
+    parser.add_argument("--emit", metavar="STAGE", help=f"{stages} (plan)")
     options.add_length(parser, 1024)
     options.add_layer(parser)
     options.add_head(parser)
     shapes.add_shape(parser)
     options.add_backend(parser)
+    told = "a device that need not be there: cuda-sm90, tpu-v4, tpu-v5e, tpu-v5p, tpu-v6e, tpu-7x"
+    parser.add_argument("--target", metavar="DEVICE", help=told)
+    told = "compile the kernels for --target, and print what its compiler says they take"
+    parser.add_argument("--report", action="store_true", help=told)
     told = "print the IR after every pass to standard error"
     parser.add_argument("--print-ir-after-all", action="store_true", help=told)
     options.add_output(parser, "a file to write to")
 
 
 def main(arguments: Arguments) -> int:
-    stage = arguments.emit
-    if stage in LATER:
-        raise UsageError(f"--emit {stage}: this version has {LATER[stage]}; there are {', '.join(STAGES)}")
-    if stage not in STAGES:
+    stage = arguments.emit or ("report" if arguments.report else "plan")
+    if stage == "triton":
+        raise UsageError("--emit triton: GPU kernels are written for Mosaic; --emit mosaic prints those")
+    if stage not in STAGES and (arguments.emit or not arguments.report):
         raise UsageError(f"--emit: {stage!r} is none of {', '.join(STAGES)}")
+    if arguments.report and stage not in ("report", "mosaic"):
+        raise UsageError("--report: of kernels alone; leave --emit out, or ask for mosaic")
+    if stage in ("report", "mosaic") and arguments.target is None:
+        raise UsageError("give --target, the device that kernels are for")
     if arguments.print_ir_after_all:
         optimized(arguments, show=True)
     with progress(f"compiling to {stage}"):
-        text = STAGES[stage](arguments).rstrip("\n") + "\n"
+        text = STAGES.get(stage, _mosaic)(arguments).rstrip("\n") + "\n"
     if arguments.output is None:
         print_text(text, end="")
     else:
@@ -135,14 +137,15 @@ def _sets(arguments: Arguments) -> str:
 
 def _plan(arguments: Arguments) -> str:
     attention, shape = _attention(arguments)
-    return shape.plan(attention).explain()
+    plan = shape.plan(attention)
+    return f"{attention.explain_choice(plan, shape.target(attention))}\n{plan.explain()}"
 
 
 def _jaxpr(arguments: Arguments) -> str:
     import jax
 
     attention, shape = _attention(arguments)
-    operands, given = shapes.abstract(attention, shape)
+    operands, given = shape.abstract(attention)
     return str(jax.make_jaxpr(lambda q, k, v, given: attention(q, k, v, **given))(*operands, given))
 
 
@@ -150,17 +153,61 @@ def _stablehlo(arguments: Arguments) -> str:
     import jax
 
     attention, shape = _attention(arguments)
-    operands, given = shapes.abstract(attention, shape)
-    return jax.jit(attention.__call__).lower(*operands, **given).as_text()
+    operands, given = shape.abstract(attention)
+    if attention.device is None:
+        return str(jax.jit(attention.__call__).lower(*operands, **given).as_text())
+    from patterndsl.devices import toolchain
+
+    tools = toolchain(attention.device)
+    try:
+        traced = jax.jit(attention.__call__).trace(*operands, **given)
+        return str(traced.lower(lowering_platforms=(tools.PLATFORM,)).as_text())
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--target {arguments.target}: {tools.missing() or error}") from None
+
+
+def _mosaic(arguments: Arguments) -> str:
+    """The kernels, and with --report what the compiler says of them."""
+    from patterndsl.devices import Case, DeviceError, compile_kernels
+
+    attention, shape = _attention(arguments)
+    assert attention.device is not None
+    try:
+        (found,) = compile_kernels(
+            [Case(attention, shape)], attention.device, only_lower=not arguments.report
+        )
+    except DeviceError as error:
+        raise UsageError(f"--target {arguments.target}: {error}") from None
+    if not found:
+        choice = attention.explain_choice(shape.plan(attention), shape.target(attention))
+        raise UsageError(f"--target {arguments.target}: there are no kernels; {choice}")
+    refused = [f"{kernel.name}: {kernel.error}" for kernel in found if kernel.error is not None]
+    if refused:
+        raise UsageError("\n".join(refused))
+    lines = []
+    if arguments.emit is not None:
+        lines += [f"// {kernel.name}\n{kernel.text}" for kernel in found]
+    if arguments.report:
+        width = max(len(name) for kernel in found for name in kernel.resources)
+        for kernel in found:
+            lines.append(f"{kernel.name}, on {arguments.target}")
+            lines += [f"  {name:{width}}  {number:,}" for name, number in kernel.resources.items()]
+    return "\n".join(lines)
 
 
 def _attention(arguments: Arguments) -> tuple[Attention, Shape]:
     from patterndsl.api import compile
+    from patterndsl.devices import DEVICES
 
     spec = options.read_spec(arguments)
     shape = shapes.shape_of(arguments, spec)
     params, layer = options.params_of(arguments), arguments.layer
-    return compile(spec, params=params, layer=layer, backend=arguments.backend), shape
+    attention = compile(spec, params=params, layer=layer, backend=arguments.backend)
+    if arguments.target is None:
+        return attention, shape
+    if arguments.target not in DEVICES:
+        raise UsageError(f"--target: {arguments.target!r} is none of {', '.join(DEVICES)}")
+    return attention.on(DEVICES[arguments.target]), shape
 
 
 STAGES: dict[str, Callable[[Arguments], str]] = {
@@ -170,4 +217,5 @@ STAGES: dict[str, Callable[[Arguments], str]] = {
     "plan": _plan,
     "jaxpr": _jaxpr,
     "stablehlo": _stablehlo,
+    "mosaic": _mosaic,
 }

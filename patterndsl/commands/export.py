@@ -67,7 +67,7 @@ def artifact(
     import jax.export
 
     (b,) = jax.export.symbolic_shape("b")
-    operands, given = shapes.abstract(attention, shape, b)
+    operands, given = shape.abstract(attention, b)
     function = jax.jit(lambda q, k, v, **given: attention(q, k, v, **given))
     exported = jax.export.export(function, platforms=platforms)(*operands, **given)
     return bytes(exported.serialize(vjp_order=vjp_order))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from patterndsl.commands.options import Arguments, Parser, UsageError, whole
 
 if TYPE_CHECKING:
-    from patterndsl.api import Attention
     from patterndsl.spec import Spec
     from patterndsl.trial import Shape
 
@@ -54,31 +53,6 @@ def shape_of(arguments: Arguments, spec: Spec) -> Shape:
         size = f"{shape.nbytes / 2**30:.0f} GiB"
         raise UsageError(f"q, k and v take {size} at these sizes, more than the {LARGEST >> 30} GiB allowed")
     return shape
-
-
-def abstract(attention: Attention, shape: Shape, batch: Any = None) -> tuple[list[Any], dict[str, Any]]:
-    """q, k and v, and what else the function is called with (run-time inputs, a mixture's gates), as shapes
-    and dtypes. ``batch``: in place of the shape's own, as a symbolic size."""
-    import jax
-    import jax.numpy as jnp
-
-    from patterndsl.patterns.cluster import centroid_counts
-    from patterndsl.trial import branch_count
-
-    make: Any = jax.ShapeDtypeStruct
-    b = shape.batch if batch is None else batch
-    operands = [make((b, *s[1:]), shape.dtype) for s in shape.operands()]
-    plan = shape.plan(attention)
-    counts = centroid_counts(group.node for group in plan.groups)
-    more = {}
-    for name, kind in attention.spec.module.inputs.items():
-        centroids = (shape.heads, counts.get(name, 1), shape.head_dim)
-        token = kind == "token"
-        more[name] = make((b, shape.n) if token else centroids, jnp.int32 if token else jnp.float32)
-    branches = branch_count(plan)
-    if branches > 1:
-        more["gates"] = make((b, shape.n, shape.heads, branches), jnp.float32)
-    return operands, more
 
 
 def named_heads(spec: Spec) -> int:

@@ -113,10 +113,38 @@ def test_compile_emits(stage, tmp_path):
         assert path.read_text() == printed.out
 
 
-@pytest.mark.parametrize("stage", ["mosaic", "triton", "llvm"])
-def test_compile_says_what_it_cannot_emit(stage):
-    result = patterndsl("compile", "-e", "causal", "--emit", stage)
-    assert result.code == 2 and stage in result.err and "stablehlo" in result.err
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--emit", "llvm"], "none of ast, ir, sets, plan, jaxpr, stablehlo, mosaic"),
+        (["--emit", "triton", "--target", "cuda-sm90"], "written for Mosaic"),
+        (["--emit", "mosaic"], "give --target"),
+        (["--report"], "give --target"),
+        (["--report", "--emit", "ir"], "of kernels alone"),
+        (["--emit", "plan", "--target", "abacus"], "none of cuda-sm90, tpu-v4"),
+    ],
+)
+def test_compile_says_what_it_cannot_emit(given, told):
+    result = patterndsl("compile", "-e", "causal", *given)
+    assert result.code == 2 and told in result.err
+
+
+def test_compile_for_a_device_that_is_not_there():
+    """The plan, which backend it is for, and the program as the device's compiler gets it."""
+    shape = ("-n", 64, "--head-dim", 64, "--target")
+    plan = patterndsl("compile", "-e", "causal", *shape, "cuda-sm90", "--dtype", "bfloat16").out
+    assert plan.startswith(
+        "run by pallas_gpu on gpu (sm90)\n  not by cpu_native: it runs on the CPU, not on gpu"
+    )
+    plan = patterndsl("compile", "-e", "causal", *shape, "cuda-sm90").out
+    assert (
+        "run by xla" in plan and "not by pallas_gpu: it computes in bfloat16 and float16, not float32" in plan
+    )
+    for target in ("cuda-sm90", "tpu-v5e"):
+        assert (
+            "tensor<1x64x4x64xf32>"
+            in patterndsl("compile", "-e", "causal", *shape, target, "--emit", "stablehlo").out
+        )
 
 
 def test_print_ir_after_all():

@@ -111,14 +111,14 @@ REFUSED = [
 
 @pytest.mark.parametrize(("spec", "changes", "reason"), REFUSED)
 def test_what_is_refused(spec: str, changes: dict[str, Any], reason: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(gpu, "unavailable", lambda platform: None)
+    monkeypatch.setattr(gpu, "unavailable", lambda platform, chip=None: None)
     plan = pd.compile(spec).plan(64, num_heads=2)
     found = gpu.BACKEND.supports(plan, dataclasses.replace(TARGET, **changes))
     assert found is not None and reason in found.reason and found.advice == "use backend='xla'"
 
 
 def test_what_it_refuses_is_planned_for_xla(monkeypatch: Any) -> None:
-    monkeypatch.setattr(gpu, "unavailable", lambda platform: None)
+    monkeypatch.setattr(gpu, "unavailable", lambda platform, chip=None: None)
     mine, other = (Workload(1, 2, 2, d, d, 2, "gpu", "pallas_gpu") for d in (64, 96))
     for spec, workload, backend in (
         ("causal", mine, "pallas_gpu"),
