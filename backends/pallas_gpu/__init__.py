@@ -19,10 +19,10 @@ import numpy as np
 
 from patterndsl.backends import Kernel, Operands, Target, Unsupported
 from patterndsl.backends.launches import launch
+from patterndsl.backends.pallas.predicate import untranslatable
+from patterndsl.backends.pallas.tables import Tables, cells, tables
 from patterndsl.backends.pallas_gpu import backward, forward
 from patterndsl.backends.pallas_gpu.forward import LOG2E, Indices, Settings
-from patterndsl.backends.pallas_gpu.predicate import untranslatable
-from patterndsl.backends.pallas_gpu.tables import Tables, cells, tables
 from patterndsl.backends.xla.heads import HeadPacking, join, pack_heads, pick
 from patterndsl.backends.xla.order import Int32, Order, Result, merge
 from patterndsl.ir.normal import TOKENS

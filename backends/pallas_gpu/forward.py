@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from patterndsl.backends.pallas.predicate import Frame, Lanes, keep
 from patterndsl.backends.pallas_gpu.mosaic import load, pallas
-from patterndsl.backends.pallas_gpu.predicate import Frame, Lanes, keep
 from patterndsl.ir.expr import Expr
 
 LOG2E = math.log2(math.e)

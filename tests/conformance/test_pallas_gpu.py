@@ -13,8 +13,8 @@ import pytest
 import patterndsl as pd
 from patterndsl.backends import Target
 from patterndsl.backends import pallas_gpu as gpu
-from patterndsl.backends.pallas_gpu.predicate import Frame, Lanes, keep
-from patterndsl.backends.pallas_gpu.tables import Tables, tables
+from patterndsl.backends.pallas.predicate import Frame, Lanes, keep
+from patterndsl.backends.pallas.tables import Tables, tables
 from patterndsl.plan.cost import Workload
 from patterndsl.plan.plan import Part, Plan
 

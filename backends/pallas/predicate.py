@@ -36,10 +36,25 @@ def untranslatable(e: Expr) -> str | None:
 @dataclasses.dataclass(frozen=True)
 class Frame:
     """A tile of ``shape``. ``cast`` says where in registers the values of some axes lie: said at once, as the
-    search for it takes a compiler exponential time."""
+    search for it takes a compiler exponential time. ``flat``: values of one axis have one dimension; else
+    two, one of them of size 1."""
 
     shape: tuple[int, int]
-    cast: Callable[[Any, tuple[int, ...]], Any]
+    cast: Callable[[Any, tuple[int, ...]], Any] = lambda value, axes: value
+    flat: bool = True
+
+    def shape_of(self, axes: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of values of some axes."""
+        if self.flat or not axes:
+            return tuple(self.shape[i] for i in axes)
+        return tuple(size if i in axes else 1 for i, size in enumerate(self.shape))
+
+    def widen(self, value: Any, axes: tuple[int, ...], to: tuple[int, ...]) -> Any:
+        """Values of some axes, repeated along others."""
+        if value.dtype == bool and not self.flat:  # a TPU spreads no truth values
+            return lax.ne(self.widen(value.astype(jnp.int32), axes, to), jnp.int32(0))
+        places = [to.index(i) for i in axes] if self.flat else list(range(len(value.shape)))
+        return self.cast(lax.broadcast_in_dim(value, self.shape_of(to), places), to)
 
 
 class Lanes:
@@ -54,9 +69,7 @@ class Lanes:
         """The value with these axes."""
         if self.axes == axes:
             return self.value
-        shape = tuple(self.frame.shape[i] for i in axes)
-        made = lax.broadcast_in_dim(self.value, shape, [axes.index(i) for i in self.axes])
-        return self.frame.cast(made, axes)
+        return self.frame.widen(self.value, self.axes, axes)
 
     def _with(self, other: Any, operation: Callable[[Any, Any], Any], swapped: bool = False) -> Lanes:
         if not isinstance(other, Lanes):
@@ -181,7 +194,7 @@ class _Operations:
             return a if c else b
         given = [x for x in (a, b) if isinstance(x, Lanes)]
         axes = tuple(sorted({*c.axes, *(i for x in given for i in x.axes)}))
-        like = given[0].wide(axes) if given else jnp.full(tuple(c.frame.shape[i] for i in axes), 0, jnp.int32)
+        like = given[0].wide(axes) if given else jnp.full(c.frame.shape_of(axes), 0, jnp.int32)
         a, b = (x.wide(axes) if isinstance(x, Lanes) else _like(like, x) for x in (a, b))
         return Lanes(lax.select(c.wide(axes), a, b), axes, c.frame)
 
