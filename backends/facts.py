@@ -39,12 +39,13 @@ class FactArray(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a choice may look at: ``q`` [B, T, K, G, H], times the scale, for K key heads with G query heads
-    each; ``unscaled``: the same without a scale that is a number; ``k`` [B, n, K, H], 0 where a key does not
-    exist; ``centroids`` [k, H] or [N, k, H] each. All in float32 (float64 for float64 operands), and no
-    gradient flows through them. ``q_offset``: the position of the first query, a number or an int32 scalar;
-    ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n] each. ``kernel``: the
-    suffix of the native kernel's custom calls, where these are to find what is largest: the same, but sooner.
+    """What a choice may look at: ``q`` [B, T, K, G, H] for K key heads with G query heads each; ``k``
+    [B, n, K, H], 0 where a key does not exist; ``scale``: what q·k is multiplied by (1 where the call's is an
+    array: q has been multiplied by it); ``centroids`` [k, H] or [N, k, H] each. All in float32 (float64 for
+    float64 operands), and no gradient flows through them. ``q_offset``: the position of the first query, a
+    number or an int32 scalar; ``lengths`` int32 [B | 1]: how many keys exist; ``inputs``: int32 [B | 1, n]
+    each. ``kernel``: the suffix of the native kernel's custom calls, where these are to find what is largest:
+    the same, but sooner.
     """
 
     q: jax.Array
@@ -52,7 +53,7 @@ class Data:
     q_offset: Any
     lengths: jax.Array
     inputs: Mapping[str, jax.Array]
-    unscaled: jax.Array
+    scale: float
     centroids: Mapping[str, jax.Array]
     kernel: str = ""
 
@@ -69,7 +70,7 @@ class Data:
             lengths = jnp.clip(x.kv_lengths, 0, n)
             k = jnp.where((jnp.arange(n) < lengths[:, None])[..., None, None], k, 0)
         centroids = {name: lax.stop_gradient(c).astype(dtype) for name, c in x.centroids.items()}
-        return cls(q * x.scale, k, x.q_offset, lengths, x.inputs, q, centroids, kernel)
+        return cls(q, k, x.q_offset, lengths, x.inputs, x.scale, centroids, kernel)
 
     @property
     def n(self) -> int:
@@ -152,7 +153,8 @@ def of_heads(x: FactArray, heads: tuple[int, ...]) -> FactArray:
 
 
 def dot(a: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`einsum`, in full precision: near ties must fall alike on every device."""
+    """`einsum`, in full precision: near ties must fall alike on every device. Where operands share
+    axes, XLA need not transpose the result if the operand with its last axes is the first."""
     return jnp.einsum(a, x, y, precision="highest")
 
 

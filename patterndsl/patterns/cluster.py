@@ -59,7 +59,7 @@ class Cluster(Pattern):
 
         self.refuse_beyond_memory(x)
         centroids = self.of_call(x)
-        each, groups = x.unscaled, x.q.shape[3]
+        each, groups = x.q, x.q.shape[3]
         keys = x.k[:, :, :, None]
         if centroids.ndim == 4:  # those of each query head compare all keys of its key head
             keys = jnp.repeat(keys, groups, axis=3)
@@ -104,17 +104,20 @@ class Cluster(Pattern):
 
         x = directions(x)
         batch, n, groups, per_group, _ = x.shape
-        spec = "btkgh,ch->bkgct" if centroids.ndim == 2 else "btkgh,kgch->bkgct"
+        spec = "ch,btkgh->bkgct" if centroids.ndim == 2 else "kgch,btkgh->bkgct"
 
         def some(i: jax.Array) -> jax.Array:
-            scores = dot(spec, x, centroids[..., i, :]).reshape(batch, 1, -1, n)
+            scores = dot(spec, centroids[..., i, :], x).reshape(batch, 1, -1, n)
             index = best(scores, may[:, None], min(int(self.size), n), kernel)[:, 0]
-            rows = jnp.arange(batch)[:, None, None], jnp.arange(index.shape[1])[:, None]
-            index = jnp.where(index < 0, n, index)
-            found = jnp.zeros((batch, index.shape[1], n), jnp.int8).at[*rows, index].set(1, mode="drop")
-            return found.reshape(batch, groups * per_group, len(i), n)
+            return index.reshape(batch, groups * per_group, len(i), index.shape[-1])
 
-        return jnp.swapaxes(by_slices(int(self.k), n * per_query, some), 2, 3)
+        index = by_slices(int(self.k), n * per_query, some)  # [B, K·G, k, size]
+        place = jnp.where(index < 0, n, index)
+        heads, count = index.shape[1:3]
+        own = jnp.arange(batch)[:, None, None, None], jnp.arange(heads)[:, None, None]
+        # Marked where they belong, so that as many bytes need no transposing.
+        none = jnp.zeros((batch, heads, n, count), jnp.int8)
+        return none.at[(*own, place, jnp.arange(count)[:, None])].set(1, mode="drop")
 
     def refuse_beyond_memory(self, x: Data) -> None:
         """Raise `SpecError` where the choice, a byte for each vector and centroid, is too much."""

@@ -77,7 +77,7 @@ class Lsh(Pattern):
             return by_slices(vectors.shape[1], work, some)
 
         batch, n_q, groups, per_group, head_dim = x.q.shape
-        queries = hashed(x.unscaled.reshape(batch, n_q, groups * per_group, head_dim))
+        queries = hashed(x.q.reshape(batch, n_q, groups * per_group, head_dim))
         keys = jnp.repeat(hashed(x.k), per_group, axis=1)
         return {"queries": FactArray(queries, x.q_offset), "keys": FactArray(keys)}
 

@@ -155,7 +155,8 @@ class _Scorer:
         tokens = jnp.arange(self.count * self.size).reshape(self.count, self.size)
         self.real = tokens < x.lengths[:, None, None]  # [B | 1, blocks, size]
         self.predicate = evaluable(p.allowed(x.n), x, {"c": self.count - 1, "existing": x.n})
-        products = x.n if p.by == "max" else self.count
+        # Where queries meet all keys, four times as many at a time halve the time: few rows are slow.
+        products = x.n // 4 if p.by == "max" else self.count
         self.work = products * x.per_query
 
     def queries(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -233,16 +234,16 @@ class _Scorer:
         match self.p.by:
             case "mean":
                 number = jnp.maximum(jnp.sum(self.real, axis=2), 1).astype(q.dtype)[..., None, None]
-                return dot("btkgh,bckh->bkgtc", q, jnp.sum(self.keys, axis=2) / number)
+                return dot("bckh,btkgh->bkgtc", jnp.sum(self.keys, axis=2) / number * self.x.scale, q)
             case "max":
-                each = dot("btkgh,bcskh->bkgtcs", q, self.keys)
+                each = dot("btkgh,bcskh->bkgtcs", q, self.keys) * self.x.scale
                 return jnp.max(jnp.where(self.real[:, None, None, None], each, -jnp.inf), axis=-1)
-        some = jnp.any(real, axis=2)
-        most = jnp.where(some, jnp.max(jnp.where(real, self.keys, -jnp.inf), axis=2), 0)
-        least = jnp.where(some, jnp.min(jnp.where(real, self.keys, jnp.inf), axis=2), 0)
+        some, scaled = jnp.any(real, axis=2), self.keys * self.x.scale
+        most = jnp.where(some, jnp.max(jnp.where(real, scaled, -jnp.inf), axis=2), 0)
+        least = jnp.where(some, jnp.min(jnp.where(real, scaled, jnp.inf), axis=2), 0)
         # q·k of a coordinate is largest at the greatest key where q is positive, at the least where negative.
-        above = dot("btkgh,bckh->bkgtc", jnp.maximum(q, 0), most)
-        return above + dot("btkgh,bckh->bkgtc", jnp.minimum(q, 0), least)
+        above = dot("bckh,btkgh->bkgtc", most, jnp.maximum(q, 0))
+        return above + dot("bckh,btkgh->bkgtc", least, jnp.minimum(q, 0))
 
 
 def _by_mass(scores: jax.Array, mass: float) -> jax.Array:

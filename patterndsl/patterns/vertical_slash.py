@@ -72,7 +72,8 @@ class VerticalSlash(Pattern):
             position = (end - last + i)[:, None]
             index = position - x.q_offset
             there = (index >= 0) & (index < x.n_q)
-            q = jnp.take_along_axis(x.q, jnp.clip(index, 0, x.n_q - 1)[..., None, None, None], axis=1)[:, 0]
+            row = jnp.clip(index, 0, x.n_q - 1)[..., None, None, None]
+            q = jnp.take_along_axis(x.q, row, axis=1)[:, 0] * x.scale
             seen = (there & (k <= position) & (k < x.lengths[:, None]))[:, None, None]
             logits = jnp.where(seen, dot("bkgh,bskh->bkgs", q, x.k), -jnp.inf)
             top = jnp.max(logits, axis=-1, keepdims=True)
