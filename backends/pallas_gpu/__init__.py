@@ -23,6 +23,7 @@ from patterndsl.backends.pallas.predicate import untranslatable
 from patterndsl.backends.pallas.tables import Tables, cells, tables
 from patterndsl.backends.pallas_gpu import backward, forward
 from patterndsl.backends.pallas_gpu.forward import LOG2E, Indices, Settings
+from patterndsl.backends.pallas_gpu.pipeline import GROUP
 from patterndsl.backends.xla.heads import HeadPacking, join, pack_heads, pick
 from patterndsl.backends.xla.order import Int32, Order, Result, merge
 from patterndsl.ir.normal import TOKENS
@@ -197,7 +198,7 @@ def _refused(plan: Plan, part: Part) -> str | None:
     what = untranslatable(part.sources[0].term.keep)
     if what is not None:
         return f"a predicate has {what}"
-    tile = forward.GROUP
+    tile = GROUP
     found = cells(part, plan.n_q, tile, tile)
     if found > MOST_CELLS:
         return f"its tables would have {found:,} tiles, of which at most {MOST_CELLS:,} are allowed"

@@ -12,19 +12,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from patterndsl.backends.pallas_gpu.forward import (
+from patterndsl.backends.pallas_gpu.forward import Indices, Settings, logits_of, mask_of
+from patterndsl.backends.pallas_gpu.mosaic import load, pallas
+from patterndsl.backends.pallas_gpu.pipeline import (
     GROUP,
-    SWIZZLE,
-    Indices,
-    Settings,
+    Ring,
     Shape,
+    fill,
     launch,
-    logits_of,
-    mask_of,
+    ring,
     row_of,
     shaped,
+    split,
+    swizzled,
 )
-from patterndsl.backends.pallas_gpu.mosaic import load, pallas
 
 
 def dq_shape(head_dim: int) -> Shape:
@@ -65,22 +66,18 @@ def queries_backward(
     batch, _, heads, head_dim = q.shape
     per_kv, v_dim, dtype = heads // k.shape[2], v.shape[3], q.dtype
     block, stages, groups = shape.block, shape.stages, shape.groups
-    swizzle = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(SWIZZLE))
     per_query, pairs = plgpu.Layout.WGMMA.reduce(1), (GROUP, block)
 
     def body(
         x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, lse_ref: Any, delta_ref: Any,
-        dq_ref: Any, q_s: Any, do_s: Any, rows_s: Any, k_s: Any, v_s: Any, ready: Any, k_ready: Any,
-        v_ready: Any, k_free: Any, v_free: Any,
+        dq_ref: Any, q_s: Any, do_s: Any, rows_s: Any, ready: Any, keys: Ring, values: Ring,
     ) -> None:  # fmt: skip
-        group, head, b = lax.axis_index("group"), lax.axis_index("head"), lax.axis_index("batch")
-        table, row = row_of(x.rows, b), lax.axis_index("row")
-        tile, first, whole, count = (x.rows[table, row, i] for i in range(4))
+        row, head = row_of(x), lax.axis_index("head")
+        b, count = row.batch, row.count
+        (k_s,), (v_s,) = keys.buffers, values.buffers
 
-        @pl.when(group < groups)
-        def compute() -> None:
-            plgpu.set_max_registers(232, action="increase")
-            base = tile * shape.tile + group * GROUP
+        def compute(group: Any) -> None:
+            base = row.tile * shape.tile + group * GROUP
             mine = b, pl.ds(base, GROUP), head
             q_mine, do_mine = q_s.at[group], do_s.at[group]
             plgpu.copy_gmem_to_smem(q_ref.at[mine], q_mine, ready.at[group])
@@ -95,24 +92,24 @@ def queries_backward(
 
             def step(j: Any, acc: Any, apply: bool) -> Any:
                 slot = lax.rem(j, jnp.int32(stages))
-                plgpu.barrier_wait(k_ready.at[slot])
+                plgpu.barrier_wait(keys.ready.at[slot])
 
                 def scores(ref: Any) -> Any:
                     plgpu.wgmma(ref, q_mine, k_s.at[slot].transpose((1, 0)))
                     return ref[...]
 
                 s = pl.run_scoped(scores, plgpu.ACC(pairs, jnp.float32))
-                plgpu.barrier_wait(v_ready.at[slot])
+                plgpu.barrier_wait(values.ready.at[slot])
 
                 def weights(ref: Any) -> Any:
                     plgpu.wgmma(ref, do_mine, v_s.at[slot].transpose((1, 0)))
                     return ref[...]
 
                 dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
-                plgpu.barrier_arrive(v_free.at[slot])
+                plgpu.barrier_arrive(values.free.at[slot])
                 mask = None
                 if apply or settings.lengths:
-                    first_k = x.blocks[table, first + j] * block
+                    first_k = x.blocks[row.table, row.first + j] * block
                     mask = mask_of(settings, x, b, base, first_k, pairs, apply=apply)
                 wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [0]) for a in (lse, delta))
                 _, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
@@ -122,45 +119,34 @@ def queries_backward(
                     plgpu.wgmma(ref, low, k_s.at[slot])
 
                 acc = pl.run_state(add)(plgpu.ACC.init(acc))
-                plgpu.barrier_arrive(k_free.at[slot])
+                plgpu.barrier_arrive(keys.free.at[slot])
                 return acc
 
-            acc = lax.fori_loop(0, whole, lambda j, c: step(j, c, False), acc)
-            acc = lax.fori_loop(whole, count, lambda j, c: step(j, c, True), acc)
+            acc = lax.fori_loop(0, row.whole, lambda j, c: step(j, c, False), acc)
+            acc = lax.fori_loop(row.whole, count, lambda j, c: step(j, c, True), acc)
             q_mine[...] = (acc * settings.scale).astype(dtype)
             plgpu.commit_smem()
             plgpu.copy_smem_to_gmem(q_mine, dq_ref.at[mine])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(group == groups)
         def copy() -> None:
-            plgpu.set_max_registers(40, action="decrease")
             kv_head = lax.div(head, jnp.int32(per_kv))
 
-            def step(j: Any, _: None) -> None:
-                slot = lax.rem(j, jnp.int32(stages))
-                at = b, pl.ds(x.blocks[table, first + j] * block, block), kv_head
-                for ref, to, ready, free in ((k_ref, k_s, k_ready, k_free), (v_ref, v_s, v_ready, v_free)):
+            def sources(j: Any) -> tuple[tuple[Any], tuple[Any]]:
+                at = b, pl.ds(x.blocks[row.table, row.first + j] * block, block), kv_head
+                return (k_ref.at[at],), (v_ref.at[at],)
 
-                    @pl.when(j >= stages)
-                    def _(free: Any = free) -> None:
-                        plgpu.barrier_wait(free.at[slot])
+            fill(shape, count, (keys, values), sources)
 
-                    plgpu.copy_gmem_to_smem(ref.at[at], to.at[slot], ready.at[slot])
-
-            lax.fori_loop(0, count, step, None)
+        split(groups, compute, copy, 232)
 
     scratch = (
-        plgpu.SMEM((groups, GROUP, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((groups, GROUP, v_dim), dtype, transforms=swizzle),
+        swizzled((groups, GROUP, head_dim), dtype),
+        swizzled((groups, GROUP, v_dim), dtype),
         plgpu.SMEM((2, groups, GROUP), jnp.float32),
-        plgpu.SMEM((stages, block, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block, v_dim), dtype, transforms=swizzle),
         plgpu.Barrier(num_arrivals=4, num_barriers=groups),
-        plgpu.Barrier(num_barriers=stages),
-        plgpu.Barrier(num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+        ring(shape, swizzled((stages, block, head_dim), dtype)),
+        ring(shape, swizzled((stages, block, v_dim), dtype)),
     )
     out = (shaped(q.shape, dtype),)
     grid = (heads, x.rows.shape[1], batch)
@@ -185,17 +171,15 @@ def keys_backward(
     batch, _, heads, head_dim = q.shape
     per_kv, v_dim, dtype = heads // k.shape[2], v.shape[3], q.dtype
     block, stages, groups = shape.block, shape.stages, shape.groups
-    swizzle = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(SWIZZLE))
     per_query, pairs = plgpu.Layout.WGMMA.reduce(0), (GROUP, block)
 
     def body(
         x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, lse_ref: Any, delta_ref: Any,
-        dk_ref: Any, dv_ref: Any, k_s: Any, v_s: Any, q_s: Any, do_s: Any, lse_s: Any, delta_s: Any,
-        ready: Any, q_ready: Any, do_ready: Any, q_free: Any, do_free: Any,
+        dk_ref: Any, dv_ref: Any, k_s: Any, v_s: Any, ready: Any, queries: Ring, d_outs: Ring,
     ) -> None:  # fmt: skip
-        group, kv_head, b = lax.axis_index("group"), lax.axis_index("head"), lax.axis_index("batch")
-        table, row = row_of(x.rows, b), lax.axis_index("row")
-        tile, first, whole, count = (x.rows[table, row, i] for i in range(4))
+        row, kv_head = row_of(x), lax.axis_index("head")
+        b, whole, count = row.batch, row.whole, row.count
+        (q_s, lse_s), (do_s, delta_s) = queries.buffers, d_outs.buffers
         ragged = count - whole
 
         def at(j: Any) -> tuple[Any, Any]:
@@ -206,10 +190,8 @@ def keys_backward(
             size = lax.max(jnp.where(late, ragged, whole), jnp.int32(1))
             return lax.div(step, size), lax.rem(step, size) + jnp.where(late, whole, jnp.int32(0))
 
-        @pl.when(group < groups)
-        def compute() -> None:
-            plgpu.set_max_registers(232, action="increase")
-            base = tile * shape.tile + group * GROUP
+        def compute(group: Any) -> None:
+            base = row.tile * shape.tile + group * GROUP
             mine = b, pl.ds(base, GROUP), kv_head
             k_mine, v_mine = k_s.at[group], v_s.at[group]
             plgpu.copy_gmem_to_smem(k_ref.at[mine], k_mine, ready.at[group])
@@ -221,7 +203,7 @@ def keys_backward(
             def step(j: Any, acc: Any, apply: bool) -> Any:
                 dk, dv = acc
                 slot = lax.rem(j, jnp.int32(stages))
-                plgpu.barrier_wait(q_ready.at[slot])
+                plgpu.barrier_wait(queries.ready.at[slot])
 
                 def scores(ref: Any) -> Any:
                     plgpu.wgmma(ref, k_mine, q_s.at[slot].transpose((1, 0)))
@@ -229,7 +211,7 @@ def keys_backward(
 
                 s = pl.run_scoped(scores, plgpu.ACC(pairs, jnp.float32))
                 lse = load(lse_s.at[slot], per_query)
-                plgpu.barrier_wait(do_ready.at[slot])
+                plgpu.barrier_wait(d_outs.ready.at[slot])
 
                 def weights(ref: Any) -> Any:
                     plgpu.wgmma(ref, v_mine, do_s.at[slot].transpose((1, 0)))
@@ -239,7 +221,7 @@ def keys_backward(
                 delta = load(delta_s.at[slot], per_query)
                 mask = None
                 if apply or settings.lengths:
-                    first_q = x.blocks[table, first + at(j)[1]] * block
+                    first_q = x.blocks[row.table, row.first + at(j)[1]] * block
                     mask = mask_of(settings, x, b, first_q, base, pairs[::-1], keys_first=True, apply=apply)
                 wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [1]) for a in (lse, delta))
                 p, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
@@ -249,13 +231,13 @@ def keys_backward(
                     plgpu.wgmma(ref, p_low, do_s.at[slot])
 
                 dv = pl.run_state(add_values)(plgpu.ACC.init(dv))
-                plgpu.barrier_arrive(do_free.at[slot])
+                plgpu.barrier_arrive(d_outs.free.at[slot])
 
                 def add_keys(ref: Any) -> None:
                     plgpu.wgmma(ref, ds_low, q_s.at[slot])
 
                 dk = pl.run_state(add_keys)(plgpu.ACC.init(dk))
-                plgpu.barrier_arrive(q_free.at[slot])
+                plgpu.barrier_arrive(queries.free.at[slot])
                 return dk, dv
 
             acc = lax.fori_loop(0, whole * per_kv, lambda j, c: step(j, c, False), acc)
@@ -267,41 +249,25 @@ def keys_backward(
             plgpu.copy_smem_to_gmem(v_mine, dv_ref.at[mine])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(group == groups)
         def copy() -> None:
-            plgpu.set_max_registers(40, action="decrease")
-
-            def step(j: Any, _: None) -> None:
-                slot = lax.rem(j, jnp.int32(stages))
+            def sources(j: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
                 of_kv, place = at(j)
                 head = kv_head * per_kv + of_kv
-                queries = pl.ds(x.blocks[table, first + place] * block, block)
-                for ref, to, numbers, numbers_to, ready, free in (
-                    (q_ref, q_s, lse_ref, lse_s, q_ready, q_free),
-                    (do_ref, do_s, delta_ref, delta_s, do_ready, do_free),
-                ):
+                span = pl.ds(x.blocks[row.table, row.first + place] * block, block)
+                wide, narrow = (b, span, head), (b, head, span)
+                return (q_ref.at[wide], lse_ref.at[narrow]), (do_ref.at[wide], delta_ref.at[narrow])
 
-                    @pl.when(j >= stages)
-                    def _(free: Any = free) -> None:
-                        plgpu.barrier_wait(free.at[slot])
+            fill(shape, count * per_kv, (queries, d_outs), sources)
 
-                    plgpu.copy_gmem_to_smem(ref.at[b, queries, head], to.at[slot], ready.at[slot])
-                    plgpu.copy_gmem_to_smem(numbers.at[b, head, queries], numbers_to.at[slot], ready.at[slot])
+        split(groups, compute, copy, 232)
 
-            lax.fori_loop(0, count * per_kv, step, None)
-
+    numbers = plgpu.SMEM((stages, block), jnp.float32)
     scratch = (
-        plgpu.SMEM((groups, GROUP, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((groups, GROUP, v_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block, v_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block), jnp.float32),
-        plgpu.SMEM((stages, block), jnp.float32),
+        swizzled((groups, GROUP, head_dim), dtype),
+        swizzled((groups, GROUP, v_dim), dtype),
         plgpu.Barrier(num_arrivals=2, num_barriers=groups),
-        plgpu.Barrier(num_arrivals=2, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=2, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+        ring(shape, swizzled((stages, block, head_dim), dtype), numbers),
+        ring(shape, swizzled((stages, block, v_dim), dtype), numbers),
     )
     out = (shaped(k.shape, dtype), shaped(v.shape, dtype))
     grid = (k.shape[2], x.rows.shape[1], batch)

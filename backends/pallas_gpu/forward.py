@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,27 +19,23 @@ from jax import lax
 
 from patterndsl.backends.pallas.predicate import Frame, Lanes, keep
 from patterndsl.backends.pallas_gpu.mosaic import load, pallas
+from patterndsl.backends.pallas_gpu.pipeline import (
+    GROUP,
+    Ring,
+    Shape,
+    fill,
+    launch,
+    of_batch,
+    ring,
+    row_of,
+    shaped,
+    split,
+    swizzled,
+)
 from patterndsl.ir.expr import Expr
 
 LOG2E = math.log2(math.e)
 LEAST = -3.0e38  # below every logit, and finite, so that a query without keys makes no NaN
-GROUP = 64  # queries of a warpgroup: the rows of one tensor-core instruction
-SWIZZLE = 128  # bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """How a kernel is cut: ``groups`` warpgroups of 64 queries, ``block`` keys a step, ``stages`` of these in
-    flight."""
-
-    groups: int
-    block: int
-    stages: int
-
-    @property
-    def tile(self) -> int:
-        """Queries of a program."""
-        return self.groups * GROUP
 
 
 def shape_for(head_dim: int) -> Shape:
@@ -131,8 +127,8 @@ def mask_of(
     if apply:
         values = {
             name: (
-                read(of_q.at[row_of(of_q, batch)], first_q, on_q),
-                read(of_k.at[row_of(of_k, batch)], first_k, on_k),
+                read(of_q.at[of_batch(of_q, batch)], first_q, on_q),
+                read(of_k.at[of_batch(of_k, batch)], first_k, on_k),
             )
             for name, of_q, of_k in zip(settings.inputs, x.q_inputs, x.k_inputs, strict=True)
         }
@@ -148,16 +144,6 @@ def _number(value: Any, frame: Frame) -> Lanes:
     return Lanes(value, (), frame)
 
 
-def shaped(shape: tuple[int, ...], dtype: Any) -> Any:
-    """What a kernel writes."""
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
-
-
-def row_of(ref: Any, batch: Any) -> Any:
-    """The row of a table of all sequences, or of the one that they share."""
-    return batch if ref.shape[0] > 1 else 0
-
-
 def forward(
     settings: Settings, shape: Shape, x: Indices, q: jax.Array, k: jax.Array, v: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -169,28 +155,23 @@ def forward(
     per_kv, v_dim, dtype = heads // k.shape[2], v.shape[3], q.dtype
     rows = x.rows.shape[1]
     block, stages, groups = shape.block, shape.stages, shape.groups
-    swizzle = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(SWIZZLE))
     per_query = plgpu.Layout.WGMMA.reduce(1)
 
     def body(
-        x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, lse_ref: Any, q_s: Any, k_s: Any,
-        v_s: Any, lse_s: Any, q_ready: Any, k_ready: Any, v_ready: Any, k_free: Any, v_free: Any, turn: Any,
+        x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, lse_ref: Any, q_s: Any, lse_s: Any,
+        q_ready: Any, keys: Ring, values: Ring, turn: Any,
     ) -> None:  # fmt: skip
-        group = lax.axis_index("group")
-        head, b = lax.axis_index("head"), lax.axis_index("batch")
-        table = row_of(x.rows, b)
-        row = lax.axis_index("row")
-        tile, first, whole, count = (x.rows[table, row, i] for i in range(4))
+        row, head = row_of(x), lax.axis_index("head")
+        b, count = row.batch, row.count
+        (k_s,), (v_s,) = keys.buffers, values.buffers
 
         def take_turn() -> None:
             if groups > 1:
                 plgpu.barrier_arrive(turn)
                 plgpu.barrier_wait(turn)
 
-        @pl.when(group < groups)
-        def compute() -> None:
-            plgpu.set_max_registers(232 if groups == 2 else 160, action="increase")
-            base = tile * shape.tile + group * GROUP
+        def compute(group: Any) -> None:
+            base = row.tile * shape.tile + group * GROUP
             q_mine, lse_mine = q_s.at[group], lse_s.at[group]
             plgpu.copy_gmem_to_smem(q_ref.at[b, pl.ds(base, GROUP), head], q_mine, q_ready.at[group])
             plgpu.barrier_wait(q_ready.at[group])
@@ -200,7 +181,7 @@ def forward(
 
             @pl.when(count > 0)
             def first_keys() -> None:
-                plgpu.barrier_wait(k_ready.at[0])
+                plgpu.barrier_wait(keys.ready.at[0])
 
             pl.when(group == 1)(take_turn)
 
@@ -214,10 +195,10 @@ def forward(
                     return ref[...]
 
                 s = pl.run_scoped(scores, plgpu.ACC((GROUP, block), jnp.float32))
-                plgpu.barrier_arrive(k_free.at[slot])
+                plgpu.barrier_arrive(keys.free.at[slot])
                 s, factor = logits_of(settings, s)
                 if apply or settings.lengths:
-                    first_k = x.blocks[table, first + j] * block
+                    first_k = x.blocks[row.table, row.first + j] * block
                     mask = mask_of(settings, x, b, base, first_k, (GROUP, block), apply=apply)
                     if mask is not None:
                         s = jnp.where(mask, s, -jnp.inf)
@@ -231,25 +212,25 @@ def forward(
                 acc, total, new_top, low = barrier((acc, total, new_top, low))
                 if groups > 1:
                     plgpu.barrier_arrive(turn)
-                plgpu.barrier_wait(v_ready.at[slot])
+                plgpu.barrier_wait(values.ready.at[slot])
                 if groups > 1:
                     plgpu.barrier_wait(turn)
 
-                def values(ref: Any) -> None:
+                def add(ref: Any) -> None:
                     plgpu.wgmma(ref, low, v_s.at[slot])
                     following = j + 1
 
                     @pl.when(following < count)
                     def next_keys() -> None:
-                        plgpu.barrier_wait(k_ready.at[lax.rem(following, jnp.int32(stages))])
+                        plgpu.barrier_wait(keys.ready.at[lax.rem(following, jnp.int32(stages))])
 
-                acc = pl.run_state(values)(plgpu.ACC.init(acc))
-                plgpu.barrier_arrive(v_free.at[slot])
+                acc = pl.run_state(add)(plgpu.ACC.init(acc))
+                plgpu.barrier_arrive(values.free.at[slot])
                 return acc, new_top, total
 
             carry = acc, top, total
-            carry = lax.fori_loop(0, whole, lambda j, c: step(j, c, False), carry)
-            acc, top, total = lax.fori_loop(whole, count, lambda j, c: step(j, c, True), carry)
+            carry = lax.fori_loop(0, row.whole, lambda j, c: step(j, c, False), carry)
+            acc, top, total = lax.fori_loop(row.whole, count, lambda j, c: step(j, c, True), carry)
             pl.when(group == 0)(take_turn)
             some = total > 0.0
             safe = jnp.where(some, total, 1.0)
@@ -261,39 +242,23 @@ def forward(
             plgpu.copy_smem_to_gmem(lse_mine, lse_ref.at[b, head, pl.ds(base, GROUP)])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(group == groups)
         def copy() -> None:
-            plgpu.set_max_registers(40, action="decrease")
             kv_head = lax.div(head, jnp.int32(per_kv))
 
-            def step(j: Any, _: None) -> None:
-                slot = lax.rem(j, jnp.int32(stages))
-                at = b, pl.ds(x.blocks[table, first + j] * block, block), kv_head
+            def sources(j: Any) -> tuple[tuple[Any], tuple[Any]]:
+                at = b, pl.ds(x.blocks[row.table, row.first + j] * block, block), kv_head
+                return (k_ref.at[at],), (v_ref.at[at],)
 
-                @pl.when(j >= stages)
-                def keys_read() -> None:
-                    plgpu.barrier_wait(k_free.at[slot])
+            fill(shape, count, (keys, values), sources)
 
-                plgpu.copy_gmem_to_smem(k_ref.at[at], k_s.at[slot], k_ready.at[slot])
-
-                @pl.when(j >= stages)
-                def values_read() -> None:
-                    plgpu.barrier_wait(v_free.at[slot])
-
-                plgpu.copy_gmem_to_smem(v_ref.at[at], v_s.at[slot], v_ready.at[slot])
-
-            lax.fori_loop(0, count, step, None)
+        split(groups, compute, copy, 232 if groups == 2 else 160)
 
     scratch = (
-        plgpu.SMEM((groups, GROUP, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block, head_dim), dtype, transforms=swizzle),
-        plgpu.SMEM((stages, block, v_dim), dtype, transforms=swizzle),
+        swizzled((groups, GROUP, head_dim), dtype),
         plgpu.SMEM((groups, GROUP), jnp.float32),
         plgpu.Barrier(num_barriers=groups),
-        plgpu.Barrier(num_barriers=stages),
-        plgpu.Barrier(num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=stages),
+        ring(shape, swizzled((stages, block, head_dim), dtype)),
+        ring(shape, swizzled((stages, block, v_dim), dtype)),
         plgpu.Barrier(num_arrivals=groups),
     )
     out = (
@@ -302,34 +267,3 @@ def forward(
     )
     made, lse = launch(body, (x, q, k, v), out, scratch, (heads, rows, batch), groups + 1)
     return made, lse
-
-
-def launch(
-    body: Callable[..., None],
-    operands: tuple[Any, ...],
-    out: Any,
-    scratch: Any,
-    grid: tuple[int, int, int],
-    threads: int,
-) -> Any:
-    """A kernel of ``threads`` warpgroups over (heads, rows, batch). Operands may be trees with None."""
-    _, plgpu = pallas()
-
-    leaves, tree = jax.tree.flatten(operands)
-    number = len(leaves)
-
-    def flat(*refs: Any) -> None:
-        body(*jax.tree.unflatten(tree, refs[:number]), *refs[number:])
-
-    call: Mapping[str, Any] = {
-        "out_type": out,
-        "scratch_types": scratch,
-        "grid": grid,
-        "grid_names": ("head", "row", "batch"),
-        "num_threads": threads,
-        "thread_name": "group",
-        "compiler_params": plgpu.CompilerParams(
-            approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane
-        ),
-    }
-    return plgpu.kernel(flat, **call)(*leaves)

@@ -76,11 +76,11 @@ def test_every_pattern_compiles(dtype: str, head_dim: int) -> None:
 TOO_BIG = """
 import jax
 import patterndsl as pd
-from patterndsl.backends.pallas_gpu import forward
+from patterndsl.backends.pallas_gpu import forward, pipeline
 from patterndsl.devices import DEVICES, Case, cuda, worker
 from patterndsl.trial import Shape
 case = Case(pd.compile("causal"), Shape(4096, dtype="bfloat16"))
-forward.shape_for = lambda head_dim: forward.Shape(2, 256, 8)
+forward.shape_for = lambda head_dim: pipeline.Shape(2, 256, 8)
 mesh = cuda.mesh(DEVICES["cuda-sm90"])
 with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     first, *_ = worker.kernels(case, DEVICES["cuda-sm90"], mesh)
