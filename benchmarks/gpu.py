@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import math
 import multiprocessing
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -161,7 +162,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table(list(rows[0]), [list(r.values()) for r in rows]))
     if args.save:
         device = {"device": jax.devices()[0].device_kind}
-        save("gpu", "python benchmarks/gpu.py --save", [r | device for r in rows], key="case")
+        command = shlex.join(["python", "benchmarks/gpu.py", *(sys.argv[1:] if argv is None else argv)])
+        save("gpu", command, [r | device for r in rows], key="case")
 
 
 if __name__ == "__main__":

@@ -156,17 +156,19 @@ def _like(value: Any, number: Any) -> Any:
 
 def _floordiv(a: Any, b: Any) -> Any:
     quotient = lax.div(a, b)
-    rest = lax.sub(a, lax.mul(quotient, b))
-    zero, one = jnp.full_like(a, 0), jnp.full_like(a, 1)
-    wrong = lax.bitwise_and(lax.ne(rest, zero), lax.ne(lax.lt(rest, zero), lax.lt(b, zero)))
-    return lax.sub(quotient, lax.select(wrong, one, zero))
+    wrong = _beyond(lax.sub(a, lax.mul(quotient, b)), b)
+    return lax.select(wrong, lax.sub(quotient, jnp.full_like(a, 1)), quotient)
 
 
 def _mod(a: Any, b: Any) -> Any:
     rest = lax.rem(a, b)
-    zero = jnp.full_like(a, 0)
-    wrong = lax.bitwise_and(lax.ne(rest, zero), lax.ne(lax.lt(rest, zero), lax.lt(b, zero)))
-    return lax.select(wrong, lax.add(rest, b), rest)
+    return lax.select(_beyond(rest, b), lax.add(rest, b), rest)
+
+
+def _beyond(rest: Any, b: Any) -> Any:
+    """Where division towards zero went beyond the floor: a rest is left, of another sign than the divisor."""
+    zero = jnp.full_like(rest, 0)
+    return lax.bitwise_and(lax.ne(rest, zero), lax.ne(lax.lt(rest, zero), lax.lt(b, zero)))
 
 
 class _Operations:

@@ -7,6 +7,7 @@ block is full where all of it lies in what the plan keeps whole; else the predic
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import numpy as np
 
@@ -40,9 +41,21 @@ def cells(part: Part, n_q: int, tile: int, block: int) -> int:
     return int(width.sum()) * height
 
 
+_made: weakref.WeakKeyDictionary[Part, dict[tuple[int, int, int], tuple[Tables, Tables]]]
+_made = weakref.WeakKeyDictionary()  # plans are traced many times
+
+
 def tables(part: Part, n_q: int, tile: int, block: int) -> tuple[Tables, Tables]:
     """A part's tables by rows of queries, for tiles of ``tile`` queries and ``block`` keys, and by columns of
-    keys: for each block of keys the tiles of queries."""
+    keys: for each block of keys the tiles of queries. Made once, and kept as long as the part is."""
+    made = _made.setdefault(part, {})
+    key = n_q, tile, block
+    if key not in made:
+        made[key] = _tables(part, *key)
+    return made[key]
+
+
+def _tables(part: Part, n_q: int, tile: int, block: int) -> tuple[Tables, Tables]:
     queries = n_q if part.layout.queries is None else part.layout.queries.size
     (source,) = part.sources
     row, column, full = _visited(part, queries, source.slots, tile, block)

@@ -183,7 +183,10 @@ def _settled(question: Question) -> str:
     if shape.n * shape.n_q < LEAST:
         return f"fewer than {LEAST:,} pairs: nothing to gain"
     if question.blocks is not None and len(structures(question)) == 1:
-        return "block_sizes are given, and no member of the pattern names another layout"
+        backend = question.workload.backend
+        own = question.blocks == OWN_TILES.get(backend)
+        told = f"the tiles of {backend} are of one size" if own else "block_sizes are given"
+        return f"{told}, and no member of the pattern names another layout"
     return ""
 
 

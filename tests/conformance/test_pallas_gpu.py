@@ -93,6 +93,9 @@ def test_a_window_is_mostly_full_tiles() -> None:
     (part,) = attention.plan(4096).groups[0].branches[0].parts
     rows = tables(part, 4096, 128, 128)[0].rows
     assert rows[:, 2].max() == 7 and rows[:, 3].max() == 9  # the diagonal and the far end are partial
+    assert tables(part, 4096, 128, 128)[0].rows is rows  # another trace finds the same
+    told = attention.plan(4096).explain()
+    assert "the tiles of pallas_gpu are of one size" in told and "block_sizes" not in told
 
 
 TARGET = Target("gpu", "bfloat16", 1, 2, 1, 64, 64)
