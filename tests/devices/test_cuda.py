@@ -57,18 +57,17 @@ def test_kernels_compile() -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_every_pattern_compiles(dtype: str, head_dim: int) -> None:
-    """All examples of all patterns that the backend takes."""
+@pytest.mark.parametrize(("head_dim", "dtype"), [(64, "bfloat16"), (128, "float16")])
+@pytest.mark.parametrize("pattern", sorted(builtins()))
+def test_every_pattern_compiles(pattern: str, head_dim: int, dtype: str) -> None:
+    """All examples that the backend takes."""
     cases = []
-    for example in sorted({e for pattern in builtins().values() for e in pattern.examples}):
+    for example in builtins()[pattern].examples:
         attention = pd.compile(example).on(HOPPER)
         shape = Shape(1000, heads=4, kv_heads=2, head_dim=head_dim, dtype=dtype)
         plan = shape.plan(attention)
         if attention.pick(plan, shape.target(attention)).name == "pallas_gpu":
             cases.append(Case(attention, shape))
-    assert len(cases) > 20
     found = compile_kernels(cases, HOPPER)
     assert wrong(cases, found) == []
 
