@@ -84,7 +84,8 @@ class PallasGpuBackend:
 
         def kernel(x: Operands) -> list[Result]:
             inputs = {name: x.inputs[name] for name in plan.inputs}
-            call = _Call(jnp.asarray(x.q_offset, jnp.int32), x.kv_lengths, inputs)
+            slopes = None if x.alibi_slopes is None else x.alibi_slopes.astype(jnp.float32)
+            call = _Call(jnp.asarray(x.q_offset, jnp.int32), x.kv_lengths, inputs, slopes)
             softcap = None if x.softcap is None else float(x.softcap)
             results: list[Result] = run(x.q, x.k, x.v, call, scale=float(x.scale), softcap=softcap)
             return results
@@ -95,11 +96,12 @@ class PallasGpuBackend:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """The integers of a call: `Operands.q_offset`, ``kv_lengths`` and ``inputs``."""
+    """Of `Operands`: ``q_offset``, ``kv_lengths``, ``inputs`` and, in float32, ``alibi_slopes``."""
 
     offset: jax.Array
     lengths: jax.Array | None
     inputs: dict[str, jax.Array]
+    slopes: jax.Array | None
 
 
 class _Part:
@@ -122,10 +124,16 @@ class _Part:
 
     def settings(self, scale: float, softcap: float | None, call: _Call) -> Settings:
         """What the kernels are compiled for."""
-        lengths = call.lengths is not None
-        gaps = self.keys.gaps
         return Settings(
-            self.predicate, self.inputs, scale, softcap, lengths, self.tokens, self.reordered, gaps
+            self.predicate,
+            self.inputs,
+            scale,
+            softcap,
+            lengths=call.lengths is not None,
+            tokens=self.tokens,
+            reordered=self.reordered,
+            gaps=self.keys.gaps,
+            slopes=call.slopes is not None,
         )
 
     def indices(self, call: _Call, batch: int) -> Indices:
@@ -180,9 +188,7 @@ def _operands(target: Target) -> str | None:
     if not fits(target.head_dim, target.v_head_dim):
         sizes = " and ".join(map(str, HEAD_DIMS))
         return f"heads are of {sizes}, values as keys, not {target.head_dim} and {target.v_head_dim}"
-    if target.has_bias or target.has_slopes:
-        return f"it knows no {'bias' if target.has_bias else 'ALiBi slopes'}"
-    return None
+    return "it knows no bias" if target.has_bias else None
 
 
 def _refused(plan: Plan, part: Part) -> str | None:
@@ -224,11 +230,12 @@ def _branch(
     if not parts:
         rows = q.shape[:3]
         return jnp.zeros((*rows, v.shape[3]), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
+    slopes = None if call.slopes is None else pick(call.slopes, packing.heads, 0)
     found: list[tuple[Order, Result]] = []
     for part in parts:
         operands = part.queries.take(q, 1), part.keys.take(k, 1), part.keys.take(v, 1)
         attend = _differentiable(part, part.settings(scale, softcap, call))
-        found.append((part.queries, attend(*operands, part.indices(call, q.shape[0]))))
+        found.append((part.queries, attend(*operands, slopes, part.indices(call, q.shape[0]))))
     return merge(found)
 
 
@@ -240,13 +247,17 @@ def _differentiable(part: _Part, settings: Settings) -> Any:
     one_by_one: Callable[[Any], Any] = jax.custom_batching.sequential_vmap
 
     @one_by_one
-    def forwards(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> Result:
+    def forwards(q: jax.Array, k: jax.Array, v: jax.Array, slopes: Any, x: Indices) -> Result:
+        x = x._replace(slopes=slopes)
         run = functools.partial(forward.forward, settings, rows)
         found: Result = launch(f"{part.name} forward", run, _with(x, part.rows), q, k, v)
         return found
 
     @one_by_one
-    def backwards(operands: Any, x: Indices, out: jax.Array, lse: jax.Array, d_out: Any, d_lse: Any) -> Any:
+    def backwards(
+        operands: Any, slopes: Any, x: Indices, out: jax.Array, lse: jax.Array, d_out: Any, d_lse: Any
+    ) -> Any:
+        x = x._replace(slopes=slopes)
         exists = (jnp.asarray(part.queries.index) >= 0) & (lse > -jnp.inf)
         delta = jnp.sum(d_out * out.astype(jnp.float32), axis=-1) - d_lse
         delta = jnp.where(exists, jnp.swapaxes(delta, 1, 2), 0.0)
@@ -254,17 +265,17 @@ def _differentiable(part: _Part, settings: Settings) -> Any:
         low = (*operands, d_out.astype(operands[0].dtype))
         of_queries = functools.partial(backward.queries_backward, settings, dq_shape)
         of_keys = functools.partial(backward.keys_backward, settings, dkv_shape)
-        dq = launch(f"{part.name} dq", of_queries, _with(x, part.dq_rows), low, scaled, delta)
+        dq, reach = launch(f"{part.name} dq", of_queries, _with(x, part.dq_rows), low, scaled, delta)
         dk, dv = launch(f"{part.name} dk dv", of_keys, _with(x, part.columns), low, scaled, delta)
-        return dq, dk, dv
+        return dq, dk, dv, None if reach is None else reach.sum(axis=(0, 2))
 
     @jax.custom_vjp
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> Result:
-        return _finished(*forwards(q, k, v, x))
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, slopes: Any, x: Indices) -> Result:
+        return _finished(*forwards(q, k, v, slopes, x))
 
-    def save(q: jax.Array, k: jax.Array, v: jax.Array, x: Indices) -> tuple[Result, Any]:
-        out, lse = forwards(q, k, v, x)
-        return _finished(out, lse), ((q, k, v), x, out, lse)
+    def save(q: jax.Array, k: jax.Array, v: jax.Array, slopes: Any, x: Indices) -> tuple[Result, Any]:
+        out, lse = forwards(q, k, v, slopes, x)
+        return _finished(out, lse), ((q, k, v), slopes, x, out, lse)
 
     def pull(saved: Any, cotangents: Result) -> Any:
         return (*backwards(*saved, *cotangents), None)

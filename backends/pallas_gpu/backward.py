@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from patterndsl.backends.pallas_gpu.forward import Indices, Settings, logits_of, mask_of
+from patterndsl.backends.pallas_gpu.forward import LOG2E, Indices, Settings, logits_of, pairs_of
 from patterndsl.backends.pallas_gpu.mosaic import load, pallas
 from patterndsl.backends.pallas_gpu.pipeline import (
     GROUP,
@@ -38,16 +38,20 @@ def dkv_shape(head_dim: int) -> Shape:
     return Shape(2, 64, 2)
 
 
-def _gradients(settings: Settings, s: Any, dp: Any, lse: Any, delta: Any, mask: Any) -> tuple[Any, Any]:
-    """Probabilities and the gradients of scores (without the scale), from scores, the gradients of
-    probabilities, and two numbers a query, broadcast."""
-    logits, factor = logits_of(settings, s)
+def _gradients(
+    settings: Settings, s: Any, dp: Any, lse: Any, delta: Any, mask: Any, fall: Any
+) -> tuple[Any, Any, Any]:
+    """Probabilities and the gradients of logits and of scores (without the scale), from scores, the gradients
+    of probabilities, and two numbers a query, broadcast. ``fall``: what distance takes of the logits, to base
+    2, or None."""
+    score, factor = logits_of(settings, s)
+    logits, factor = (score, factor) if fall is None else (score * factor - fall, 1.0)
     kept = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
     p = jnp.exp2(kept * factor - lse)
-    ds = p * (dp - delta)
+    d_logits = ds = p * (dp - delta)
     if settings.softcap is not None:
-        ds *= 1.0 - logits * logits * (1.0 / settings.softcap**2)
-    return p, ds
+        ds *= 1.0 - score * score * (1.0 / settings.softcap**2)
+    return p, d_logits, ds
 
 
 def queries_backward(
@@ -57,9 +61,10 @@ def queries_backward(
     operands: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
     lse: jax.Array,
     delta: jax.Array,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array | None]:
     """The gradient of q [B, places, N, H] from (q, k, v, d_out). ``lse`` (base 2, +∞ where a query has no
-    key), ``delta``: float32 [B, N, places, padded to tiles]."""
+    key), ``delta``: float32 [B, N, places, padded to tiles]. With slopes also what each query adds to their
+    gradient, likewise."""
     pl, plgpu = pallas()
 
     q, k, v, _ = operands
@@ -70,8 +75,9 @@ def queries_backward(
 
     def body(
         x: Indices, q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, lse_ref: Any, delta_ref: Any,
-        dq_ref: Any, q_s: Any, do_s: Any, rows_s: Any, ready: Any, keys: Ring, values: Ring,
+        dq_ref: Any, *rest: Any,
     ) -> None:  # fmt: skip
+        *slopes_ref, q_s, do_s, rows_s, ready, keys, values = rest
         row, head = row_of(x), lax.axis_index("head")
         b, count = row.batch, row.count
         (k_s,), (v_s,) = keys.buffers, values.buffers
@@ -89,8 +95,11 @@ def queries_backward(
             plgpu.barrier_wait(ready.at[group])
             lse, delta = (load(rows_s.at[i, group], per_query) for i in range(2))
             acc = plgpu.layout_cast(jnp.zeros((GROUP, head_dim), jnp.float32), plgpu.Layout.WGMMA)
+            slope = x.slopes[head] * LOG2E if settings.slopes else None
+            reach = [plgpu.layout_cast(jnp.zeros((GROUP,), jnp.float32), per_query)] * len(slopes_ref)
 
-            def step(j: Any, acc: Any, apply: bool) -> Any:
+            def step(j: Any, carry: Any, apply: bool) -> Any:
+                acc, reach = carry
                 slot = lax.rem(j, jnp.int32(stages))
                 plgpu.barrier_wait(keys.ready.at[slot])
 
@@ -107,12 +116,14 @@ def queries_backward(
 
                 dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
                 plgpu.barrier_arrive(values.free.at[slot])
-                mask = None
-                if apply or settings.lengths:
+                mask = away = None
+                if apply or settings.lengths or settings.slopes:
                     first_k = x.blocks[row.table, row.first + j] * block
-                    mask = mask_of(settings, x, b, base, first_k, pairs, apply=apply)
+                    mask, away = pairs_of(settings, x, b, base, first_k, pairs, apply=apply)
+                fall = None if away is None else away * slope
                 wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [0]) for a in (lse, delta))
-                _, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
+                _, d_logits, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask, fall)
+                reach = [so_far - (d_logits * away).sum(axis=1) for so_far in reach]
                 low = ds.astype(dtype)
 
                 def add(ref: Any) -> None:
@@ -120,12 +131,17 @@ def queries_backward(
 
                 acc = pl.run_state(add)(plgpu.ACC.init(acc))
                 plgpu.barrier_arrive(keys.free.at[slot])
-                return acc
+                return acc, reach
 
-            acc = lax.fori_loop(0, row.whole, lambda j, c: step(j, c, False), acc)
-            acc = lax.fori_loop(row.whole, count, lambda j, c: step(j, c, True), acc)
+            carry = lax.fori_loop(0, row.whole, lambda j, c: step(j, c, False), (acc, reach))
+            acc, reach = lax.fori_loop(row.whole, count, lambda j, c: step(j, c, True), carry)
             q_mine[...] = (acc * settings.scale).astype(dtype)
+            slopes_mine = rows_s.at[0, group]
+            for so_far in reach:
+                slopes_mine[...] = so_far
             plgpu.commit_smem()
+            for ref in slopes_ref:
+                plgpu.copy_smem_to_gmem(slopes_mine, ref.at[b, head, pl.ds(base, GROUP)])
             plgpu.copy_smem_to_gmem(q_mine, dq_ref.at[mine])
             plgpu.wait_smem_to_gmem(0)
 
@@ -148,11 +164,11 @@ def queries_backward(
         ring(shape, swizzled((stages, block, head_dim), dtype)),
         ring(shape, swizzled((stages, block, v_dim), dtype)),
     )
-    out = (shaped(q.shape, dtype),)
-    grid = (heads, x.rows.shape[1], batch)
-    dq: jax.Array
-    (dq,) = launch(body, (x, *operands, lse, delta), out, scratch, grid, groups + 1)
-    return dq
+    rows = x.rows.shape[1]
+    of_slopes = [shaped((batch, heads, rows * shape.tile), jnp.float32)] * settings.slopes
+    out = (shaped(q.shape, dtype), *of_slopes)
+    dq, *reach = launch(body, (x, *operands, lse, delta), out, scratch, (heads, rows, batch), groups + 1)
+    return dq, reach[0] if reach else None
 
 
 def keys_backward(
@@ -219,12 +235,17 @@ def keys_backward(
 
                 dp = pl.run_scoped(weights, plgpu.ACC(pairs, jnp.float32))
                 delta = load(delta_s.at[slot], per_query)
-                mask = None
-                if apply or settings.lengths:
-                    first_q = x.blocks[row.table, row.first + at(j)[1]] * block
-                    mask = mask_of(settings, x, b, first_q, base, pairs[::-1], keys_first=True, apply=apply)
+                mask = fall = None
+                if apply or settings.lengths or settings.slopes:
+                    of_kv, place = at(j)
+                    first_q = x.blocks[row.table, row.first + place] * block
+                    mask, away = pairs_of(
+                        settings, x, b, first_q, base, pairs[::-1], keys_first=True, apply=apply
+                    )
+                    if away is not None:
+                        fall = away * (x.slopes[kv_head * per_kv + of_kv] * LOG2E)
                 wide_lse, wide_delta = (lax.broadcast_in_dim(a, pairs, [1]) for a in (lse, delta))
-                p, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask)
+                p, _, ds = _gradients(settings, s, dp, wide_lse, wide_delta, mask, fall)
                 p_low, ds_low = p.astype(dtype), ds.astype(dtype)
 
                 def add_values(ref: Any) -> None:

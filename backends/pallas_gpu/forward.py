@@ -47,7 +47,7 @@ def shape_for(head_dim: int) -> Shape:
 class Settings:
     """What is fixed when a kernel is compiled. ``predicate`` over positions; ``inputs`` it reads;
     ``lengths``: sequences end at run time; ``tokens``: keys there are; ``reordered``: positions are looked
-    up; ``gaps``: blocks may hold places without a key."""
+    up; ``gaps``: blocks may hold places without a key; ``slopes``: logits fall with distance (ALiBi)."""
 
     predicate: Expr
     inputs: tuple[str, ...]
@@ -57,12 +57,14 @@ class Settings:
     tokens: int
     reordered: bool
     gaps: bool
+    slopes: bool = False
 
 
 class Indices(NamedTuple):
-    """Integers of a call. ``rows`` [1 | B, rows, 4] and ``blocks`` [1 | B, blocks]: tables. ``scalars`` [B,
+    """What a call looks up. ``rows`` [1 | B, rows, 4] and ``blocks`` [1 | B, blocks]: tables. ``scalars`` [B,
     2]: the first query's position and the sequence's length. ``q_positions``, ``k_positions`` [places]: of
-    reordered parts, −1 where a place is empty, else None; ``q_inputs``, ``k_inputs`` [1 | B, places]."""
+    reordered parts, −1 where a place is empty, else None; ``q_inputs``, ``k_inputs`` [1 | B, places]. All are
+    integers but the ``slopes``, float32 [N] or None."""
 
     rows: jax.Array
     blocks: jax.Array
@@ -71,6 +73,7 @@ class Indices(NamedTuple):
     k_positions: jax.Array | None
     q_inputs: tuple[jax.Array, ...]
     k_inputs: tuple[jax.Array, ...]
+    slopes: Any = None
 
 
 def logits_of(settings: Settings, s: Any) -> tuple[Any, float]:
@@ -85,7 +88,7 @@ def logits_of(settings: Settings, s: Any) -> tuple[Any, float]:
     return s * settings.scale, LOG2E
 
 
-def mask_of(
+def pairs_of(
     settings: Settings,
     x: Indices,
     batch: Any,
@@ -94,9 +97,10 @@ def mask_of(
     sizes: tuple[int, int],
     keys_first: bool = False,
     apply: bool = True,
-) -> Any:
+) -> tuple[Any, Any]:
     """Which pairs of ``sizes`` (queries, keys) from the places ``first_q`` and ``first_k`` on are kept; of
-    full tiles (not ``apply``) only which keys exist, None where all do."""
+    full tiles (not ``apply``) only which keys exist, None where all do. And how far from each other their
+    tokens are, where slopes ask for it, else None."""
     pl, plgpu = pallas()
 
     on_q, on_k = (1, 0) if keys_first else (0, 1)
@@ -137,7 +141,8 @@ def mask_of(
             kept = kept & (k >= 0 if settings.reordered else k < settings.tokens)
     if settings.lengths:
         kept = kept & (k < _number(x.scalars[batch, 1], frame))
-    return kept.wide((0, 1)) if isinstance(kept, Lanes) else None
+    away = abs(q - k).wide((0, 1)).astype(jnp.float32) if settings.slopes else None
+    return kept.wide((0, 1)) if isinstance(kept, Lanes) else None, away
 
 
 def _number(value: Any, frame: Frame) -> Lanes:
@@ -197,9 +202,11 @@ def forward(
                 s = pl.run_scoped(scores, plgpu.ACC((GROUP, block), jnp.float32))
                 plgpu.barrier_arrive(keys.free.at[slot])
                 s, factor = logits_of(settings, s)
-                if apply or settings.lengths:
+                if apply or settings.lengths or settings.slopes:
                     first_k = x.blocks[row.table, row.first + j] * block
-                    mask = mask_of(settings, x, b, base, first_k, (GROUP, block), apply=apply)
+                    mask, away = pairs_of(settings, x, b, base, first_k, (GROUP, block), apply=apply)
+                    if away is not None:
+                        s, factor = s * factor - away * (x.slopes[head] * LOG2E), 1.0
                     if mask is not None:
                         s = jnp.where(mask, s, -jnp.inf)
                 new_top = jnp.maximum(top, s.max(axis=1) * factor)

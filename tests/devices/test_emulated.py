@@ -27,6 +27,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"n": 200, "head_dim": 128, "dtype": "float16"},
         {"doc": np.sort(RNG.integers(0, 5, (1, 200)), axis=1), "softcap": 5.0, "scale": -0.3},
     ),
+    "slopes": (
+        "causal & (local(50) | strided(9))",
+        {"n": 260, "n_q": 130, "heads": 2, "kv_heads": 1},
+        {"slopes": jnp.asarray([0.3, -0.02], jnp.float32), "softcap": 5.0},
+    ),
     "rows without keys": ("rows([5, 200])", {"n": 300}, {}),
     "a late offset": ("causal & local(90)", {"n": 300, "n_q": 40}, {"q_offset": jnp.int32(100)}),
 }
