@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patterndsl.plan.plan import Plan
 
 MOST_HEADS = 1024
-BY_SPEED = ("cpu_native", "pallas_gpu", "xla")
+BY_SPEED = ("cpu_native", "pallas_gpu", "pallas_tpu", "xla")
 """The backends that `auto` asks, the faster first. The CPU's must have been built."""
 
 
@@ -142,7 +142,8 @@ class Attention:
         return self._jitted(q, k, v, state, arrays, inputs, tuple(sorted(static.items())))
 
     def on(self, device: Device) -> Attention:
-        """The same function, lowered for a device that is not at hand: it can be traced, not run."""
+        """The same function, lowered for a device that is not at hand: it can be traced, and run only where
+        the device is interpreted."""
         made = copy.copy(self)
         made.device = device
         return made
@@ -450,11 +451,22 @@ def priced_as(name: str, platform: str, dtype: str = "float32", chip: str | None
 
         ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform, chip) is None
         return "pallas_gpu" if ours else "xla"
+    if platform == "tpu":
+        from patterndsl.backends import pallas_tpu
+
+        ours = dtype in pallas_tpu.DTYPES and pallas_tpu.unavailable(platform, chip) is None
+        return "pallas_tpu" if ours else "xla"
     return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
 
 
 def _left_to_xla(plan: Plan, workload: Workload) -> bool:
     """Whether the backend that the plan was made for is known not to run it."""
+    if workload.backend == "pallas_tpu":
+        from patterndsl.backends import pallas_tpu
+
+        sizes = workload.head_dim, workload.v_head_dim
+        heads = workload.heads, workload.kv_heads
+        return not pallas_tpu.fits(*sizes) or pallas_tpu.refused(plan, *heads) is not None
     if workload.backend != "pallas_gpu":
         return workload.backend == "cpu_native" and bool(plan.facts_by_tiles)
     from patterndsl.backends import pallas_gpu
@@ -489,5 +501,6 @@ def _target(x: Any, device: Device | None) -> Target:
         v_head_dim=x.v.shape[3],
         has_bias=x.bias is not None,
         has_slopes=x.alibi_slopes is not None,
+        interpret=device is not None and device.interpret,
         chip=chip_of(device),
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv-test"
-EXTRAS = "test,gpu-check" if sys.platform == "linux" else "test"
+EXTRAS = "test,gpu-check,tpu-check" if sys.platform == "linux" else "test"
 STATIC = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],

@@ -168,7 +168,7 @@ def _mod(a: Any, b: Any) -> Any:
 def _beyond(rest: Any, b: Any) -> Any:
     """Where division towards zero went beyond the floor: a rest is left, of another sign than the divisor."""
     zero = jnp.full_like(rest, 0)
-    return lax.bitwise_and(lax.ne(rest, zero), lax.ne(lax.lt(rest, zero), lax.lt(b, zero)))
+    return lax.bitwise_and(lax.ne(rest, zero), lax.lt(lax.bitwise_xor(rest, b), zero))
 
 
 class _Operations:
@@ -198,7 +198,10 @@ class _Operations:
         axes = tuple(sorted({*c.axes, *(i for x in given for i in x.axes)}))
         like = given[0].wide(axes) if given else jnp.full(c.frame.shape_of(axes), 0, jnp.int32)
         a, b = (x.wide(axes) if isinstance(x, Lanes) else _like(like, x) for x in (a, b))
-        return Lanes(lax.select(c.wide(axes), a, b), axes, c.frame)
+        which = c.wide(axes)
+        if a.dtype == bool:  # which a TPU does not select
+            return Lanes(which & a | ~which & b, axes, c.frame)
+        return Lanes(lax.select(which, a, b), axes, c.frame)
 
 
 def _pair(a: Any, b: Any, operation: Callable[[Any, Any], Any], plain: Callable[[Any, Any], Any]) -> Any:

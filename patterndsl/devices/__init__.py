@@ -30,11 +30,13 @@ MOST_SECONDS = 120
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """``name`` as on the command line, ``platform`` as JAX calls it, ``chip`` as in `Target.chip`."""
+    """``name`` as on the command line, ``platform`` as JAX calls it, ``chip`` as in `Target.chip`.
+    ``interpret``: the kernels are run by Pallas' interpreter, wherever JAX runs, and no compiler knows it."""
 
     name: str
     platform: str
     chip: str
+    interpret: bool = False
 
 
 DEVICES = {
@@ -44,6 +46,8 @@ DEVICES = {
         *(Device(f"tpu-{chip}", "tpu", chip) for chip in ("v4", "v5e", "v5p", "v6e", "7x")),
     )
 }
+INTERPRETED_TPU = Device("tpu-interpreted", "tpu", "interpreted", interpret=True)
+"""For tests: `Attention.on(INTERPRETED_TPU)` runs a TPU's kernels, slowly, on a machine without one."""
 
 
 class Toolchain(Protocol):

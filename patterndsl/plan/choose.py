@@ -35,7 +35,8 @@ NEAR = 1.15  # times the best price, up to which other sizes of tiles may make u
 MOST_REFINED = 2  # structures for which sizes of tiles are tried
 MOST_TILES = 10  # sizes that are tried for a part
 TILES = (16, 256)  # the smallest and the largest
-OWN_TILES = {"pallas_gpu": (128, 128)}  # of backends whose kernels cut all into tiles of one size
+OWN_TILES = {"pallas_gpu": (128, 128), "pallas_tpu": (256, 256)}
+"""Of backends whose kernels cut all into tiles of their own."""
 STEPS = ((0, 1, 0, 1), (1, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 ALIKE = 1.25  # times the best price, up to which sizes of tiles are as good: what the model errs by (rms)
 MARGIN = 0.97  # of the price of the plainest structure, below which another is worth it
