@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,10 +71,13 @@ def test_every_pattern_compiles(pattern: str, head_dim: int, dtype: str) -> None
     cases = []
     for example in builtins()[pattern].examples:
         attention = pd.compile(example).on(HOPPER)
-        shape = Shape(1000, heads=4, kv_heads=2, head_dim=head_dim, dtype=dtype)
-        plan = shape.plan(attention)
-        if attention.pick(plan, shape.target(attention)).name == "pallas_gpu":
+        grid = re.search(r"shape=\[(.*?)\]", example)
+        n = math.prod(map(int, grid[1].split(","))) if grid else 1000
+        shape = Shape(n, heads=4, kv_heads=2, head_dim=head_dim, dtype=dtype)
+        if attention.pick(shape.plan(attention), shape.target(attention)).name == "pallas_gpu":
             cases.append(Case(attention, shape))
+    if not cases:
+        pytest.skip("all are left to XLA")
     found = compile_kernels(cases, HOPPER)
     assert wrong(cases, found) == []
 
