@@ -30,6 +30,7 @@ from patterndsl.ir.normal import TOKENS
 from patterndsl.plan.plan import Part, Plan
 
 HEAD_DIMS = (64, 128)
+"""Sizes that the kernels are made for; others are padded with zeros."""
 DTYPES = ("bfloat16", "float16")
 CHIP = "sm90"
 MOST_CELLS = 2**23
@@ -53,12 +54,12 @@ class PallasGpuBackend:
         why = self.supports(plan, target)
         if why is not None:
             raise ValueError(f"the pallas_gpu backend cannot run this plan: {why.reason}; {why.advice}")
-        number = itertools.count()
+        number, head_dim = itertools.count(), _padded(target.head_dim, target.v_head_dim)
         groups = [
             (
                 pack_heads(g.heads, target.num_heads, target.num_kv_heads),
                 [
-                    [_Part(plan, p, target.head_dim, next(number)) for p in b.parts if _visited(p)]
+                    [_Part(plan, p, head_dim, next(number)) for p in b.parts if _visited(p)]
                     for b in g.branches
                 ],
             )
@@ -172,7 +173,12 @@ def unavailable(platform: str, chip: str | None = None) -> str | None:
 
 def fits(head_dim: int, v_head_dim: int) -> bool:
     """Whether the kernels take heads of these sizes."""
-    return head_dim in HEAD_DIMS and v_head_dim == head_dim
+    return max(head_dim, v_head_dim) <= HEAD_DIMS[-1]
+
+
+def _padded(head_dim: int, v_head_dim: int) -> int:
+    """The size for which the kernels run them."""
+    return next(size for size in HEAD_DIMS if max(head_dim, v_head_dim) <= size)
 
 
 def refused(plan: Plan) -> str | None:
@@ -186,8 +192,7 @@ def _operands(target: Target) -> str | None:
     if target.dtype not in DTYPES:
         return f"it computes in {' and '.join(DTYPES)}, not {target.dtype}"
     if not fits(target.head_dim, target.v_head_dim):
-        sizes = " and ".join(map(str, HEAD_DIMS))
-        return f"heads are of {sizes}, values as keys, not {target.head_dim} and {target.v_head_dim}"
+        return f"heads are of {HEAD_DIMS[-1]} at most, not {max(target.head_dim, target.v_head_dim)}"
     return "it knows no bias" if target.has_bias else None
 
 
@@ -230,13 +235,16 @@ def _branch(
     if not parts:
         rows = q.shape[:3]
         return jnp.zeros((*rows, v.shape[3]), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
+    size, v_dim = _padded(q.shape[3], v.shape[3]), v.shape[3]
+    q, k, v = (jnp.pad(x, (*[(0, 0)] * 3, (0, size - x.shape[3]))) for x in (q, k, v))
     slopes = None if call.slopes is None else pick(call.slopes, packing.heads, 0)
     found: list[tuple[Order, Result]] = []
     for part in parts:
         operands = part.queries.take(q, 1), part.keys.take(k, 1), part.keys.take(v, 1)
         attend = _differentiable(part, part.settings(scale, softcap, call))
         found.append((part.queries, attend(*operands, slopes, part.indices(call, q.shape[0]))))
-    return merge(found)
+    out, lse = merge(found)
+    return out[..., :v_dim], lse
 
 
 def _differentiable(part: _Part, settings: Settings) -> Any:

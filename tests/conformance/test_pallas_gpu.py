@@ -101,8 +101,8 @@ def test_a_window_is_mostly_full_tiles() -> None:
 TARGET = Target("gpu", "bfloat16", 1, 2, 1, 64, 64)
 REFUSED = [
     ("causal", {"dtype": "float32"}, "computes in bfloat16 and float16, not float32"),
-    ("causal", {"head_dim": 96}, "heads are of 64 and 128"),
-    ("causal", {"v_head_dim": 128}, "not 64 and 128"),
+    ("causal", {"head_dim": 192}, "heads are of 128 at most, not 192"),
+    ("causal", {"v_head_dim": 129}, "at most, not 129"),
     ("causal", {"has_bias": True}, "no bias"),
     ("local(3) | pool(4)", {}, "summaries"),
     ("causal + local(3)", {}, "counts every key once"),
@@ -121,7 +121,7 @@ def test_what_is_refused(spec: str, changes: dict[str, Any], reason: str, monkey
 
 def test_what_it_refuses_is_planned_for_xla(monkeypatch: Any) -> None:
     monkeypatch.setattr(gpu, "unavailable", lambda platform, chip=None: None)
-    mine, other = (Workload(1, 2, 2, d, d, 2, "gpu", "pallas_gpu") for d in (64, 96))
+    mine, other = (Workload(1, 2, 2, d, d, 2, "gpu", "pallas_gpu") for d in (64, 256))
     for spec, workload, backend in (
         ("causal", mine, "pallas_gpu"),
         ("causal & select(2, 64)", mine, "xla"),
@@ -154,6 +154,7 @@ SHAPES = {
     "short queries": {"n": 517, "n_q": 130},
     "more queries than keys": {"n": 70, "n_q": 300},
     "one": {"n": 1},
+    "odd heads": {"n": 260, "head_dim": 40, "v_dim": 72},
     "128, one key head": {"n": 700, "head_dim": 128, "heads": 4, "kv_heads": 1, "dtype": "float16"},
 }
 ON_DEVICE = [
@@ -170,11 +171,12 @@ ON_DEVICE = [
 
 def operands(
     n: int, n_q: int | None = None, heads: int = 2, kv_heads: int = 2, head_dim: int = 64,
-    dtype: str = "bfloat16", batch: int = 1,
+    dtype: str = "bfloat16", batch: int = 1, v_dim: int | None = None,
 ) -> list[jax.Array]:  # fmt: skip
     rng = np.random.default_rng(0)
-    shapes = (n_q or n, heads), (n, kv_heads), (n, kv_heads)
-    return [jnp.asarray(rng.standard_normal((batch, *s, head_dim)), dtype) for s in shapes]
+    v_dim = v_dim or head_dim
+    shapes = (n_q or n, heads, head_dim), (n, kv_heads, head_dim), (n, kv_heads, v_dim)
+    return [jnp.asarray(rng.standard_normal((batch, *s)), dtype) for s in shapes]
 
 
 def close(found: Any, wanted: Any, scale: float) -> None:

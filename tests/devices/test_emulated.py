@@ -33,7 +33,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"slopes": jnp.asarray([0.3, -0.02], jnp.float32), "softcap": 5.0},
     ),
     "rows without keys": ("rows([5, 200])", {"n": 300}, {}),
-    "a late offset": ("causal & local(90)", {"n": 300, "n_q": 40}, {"q_offset": jnp.int32(100)}),
+    "a late offset": (
+        "causal & local(90)",
+        {"n": 300, "n_q": 40, "head_dim": 40, "v_dim": 72},
+        {"q_offset": jnp.int32(100)},
+    ),
 }
 """For each the spec, the shape and arguments of a call."""
 
