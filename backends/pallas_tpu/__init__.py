@@ -4,6 +4,10 @@ A part of a plan becomes lists of steps (`steps`), one for each tile that keeps 
 grid walks (`forward`, `backward`); the next blocks are fetched meanwhile, as the lists are known before
 (scalar prefetch). Predicates are computed from the plan's own expressions (`patterndsl.backends.pallas`).
 
+Nothing is lowered to JAX's own splash attention: it computes in the kernel no mask but its own classes, reads
+all combined ones from memory (and looks at n² bits to find them), masks whole tiles too where any is partial,
+and knows neither layouts nor lengths that are no multiples of a tile.
+
 They have not run on a TPU: the tests run them in Pallas' interpreter (``Target.interpret``, by
 `Attention.on(INTERPRETED_TPU)`), and have the TPU's own compiler compile them.
 """

@@ -46,6 +46,8 @@ EVERYDAY = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.name == "test_backends.py" and "pallas_tpu" in item.name:
+            item.add_marker(pytest.mark.exhaustive)  # `test_pallas_tpu.py` is what runs every day
         native = item.path.name == "test_cpu_native.py" or "cpu_native" in item.name
         if native and item.path.parent.name == "conformance" and not item.name.startswith(EVERYDAY):
             item.add_marker(pytest.mark.slow)
