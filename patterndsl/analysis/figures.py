@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from patterndsl.analysis.closed_form import closed_form
 from patterndsl.analysis.cost import plan_cost
 from patterndsl.analysis.count import LARGEST, Counted, beyond, count
 from patterndsl.analysis.growth import growth
@@ -111,6 +112,7 @@ class _Analysis:
             self.layer,
             at,
             tuple(self.notes()),
+            closed_form(self.module, self.num_heads),
         )
 
     def at(self, n: int) -> AtLength:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from patterndsl.analysis.closed_form import ClosedForm
 from patterndsl.analysis.cost import Cost, Passes
 from patterndsl.analysis.growth import Growth
 
@@ -81,7 +82,7 @@ class AtLength:
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a spec keeps and costs. With one length its figures are attributes of the report; with several,
-    ``report.at(n).pairs``. ``str()`` is a table."""
+    ``report.at(n).pairs``. ``closed_form``: the counts as formulas over n. ``str()`` is a table."""
 
     spec: str
     growth: Growth
@@ -92,6 +93,7 @@ class Report:
     layer: int
     lengths: tuple[AtLength, ...]
     notes: tuple[str, ...]
+    closed_form: ClosedForm
 
     def at(self, n: int) -> AtLength:
         """The figures at one of the lengths. Raises KeyError for another."""
@@ -162,6 +164,7 @@ class Report:
                 "measured": self.growth.measured,
                 "reason": self.reason,
             },
+            "closed_form": self.closed_form.to_dict(),
             "num_heads": self.num_heads,
             "head_dim": self.head_dim,
             "itemsize": self.itemsize,

@@ -17,6 +17,7 @@ def report_text(report: Report) -> str:
     head = [
         ("spec", report.spec),
         ("growth", f"{report.growth}: {report.reason}"),
+        ("pairs kept", str(report.closed_form)),
         ("figures for", _setting(report)),
     ]
     blocks = ["\n".join(_wrapped(name, text) for name, text in head), _columns(report)]
