@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import functools
 import numbers
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from patterndsl.ir.normal import walk
 from patterndsl.ir.ranges import computed_inputs
 from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec, as_spec, check_positive
+from patterndsl.targets import chip_of, left_to_xla, platform_in_use, priced_as, target_of, workload_of
 
 if TYPE_CHECKING:
     from patterndsl.backends import Backend, Target, Unsupported
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from patterndsl.plan.plan import Plan
 
 MOST_HEADS = 1024
+MOST_TOLD = 32
+"""Calls of different shapes that `Attention.explain` remembers, with their plans."""
 BY_SPEED = ("cpu_native", "pallas_gpu", "pallas_tpu", "xla")
 """The backends that `auto` asks, the faster first. The CPU's must have been built."""
 
@@ -172,11 +174,13 @@ class Attention:
         call = prepare(self.spec.module.inputs, q, k, v, **arguments)
         x = call.operands
         n, n_q = call.lengths
-        target = _target(x, self.device)
+        target = target_of(x, self.device)
         offset = x.q_offset if isinstance(x.q_offset, int) else None
         plan = self._plan(n, n_q, offset, x.q.shape[2], workload_of(target, self.backend))
         self._traced.pop((n, n_q, target), None)
         self._traced[n, n_q, target] = plan
+        if len(self._traced) > MOST_TOLD:
+            self._traced.pop(next(iter(self._traced)))
         kernel = self.pick(plan, target).lower(plan, target)
         return finish(call, kernel(x))
 
@@ -247,7 +251,7 @@ class Attention:
     def _plan(self, n: int, n_q: int, q_offset: int | None, num_heads: int, workload: Workload) -> Plan:
         nodes = head_nodes(self.module, n, num_heads)
         plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
-        if self.backend == "auto" and _left_to_xla(plan, workload):
+        if self.backend == "auto" and left_to_xla(plan, workload):
             workload = dataclasses.replace(workload, backend="xla")  # which runs it
             plan = self._plan_for(nodes, n, n_q, q_offset, num_heads, workload)
         return plan
@@ -298,7 +302,7 @@ class Attention:
         return found
 
     def explain(self) -> str:
-        """Of each call so far, by its shapes: which backend ran it, why faster ones did not, and how it is
+        """Of the last calls, by their shapes: which backend ran them, why faster ones did not, and how it is
         planned. What JAX has compiled already is not planned again, and told only once."""
         lines = []
         for (n, n_q, target), plan in self._traced.items():
@@ -422,85 +426,3 @@ def _blocks(block_sizes: tuple[int, int] | None) -> tuple[int, int] | None:
             BadCall(argument="block_sizes", reason=f"two positive numbers are needed, not {block_sizes!r}")
         )
     return sizes
-
-
-def workload_of(target: Target, backend: str) -> Workload:
-    """The operands, as the cost model sees them. A batch of any size, as in an export, counts as one."""
-    import jax.numpy as jnp
-
-    return Workload(
-        target.batch if isinstance(target.batch, int) else 1,
-        target.num_heads,
-        target.num_kv_heads,
-        target.head_dim,
-        target.v_head_dim,
-        jnp.dtype(target.dtype).itemsize,
-        target.platform,
-        priced_as(backend, target.platform, target.dtype, target.chip),
-    )
-
-
-def priced_as(name: str, platform: str, dtype: str = "float32", chip: str | None = None) -> str:
-    """Whose rates a plan is chosen with: the backend that ``auto`` picks, as far as that is known before."""
-    if name != "auto":
-        return name
-    from patterndsl.backends.native_library import DTYPES, built
-
-    if platform == "gpu":
-        from patterndsl.backends import pallas_gpu
-
-        ours = dtype in pallas_gpu.DTYPES and pallas_gpu.unavailable(platform, chip) is None
-        return "pallas_gpu" if ours else "xla"
-    if platform == "tpu":
-        from patterndsl.backends import pallas_tpu
-
-        ours = dtype in pallas_tpu.DTYPES and pallas_tpu.unavailable(platform, chip) is None
-        return "pallas_tpu" if ours else "xla"
-    return "cpu_native" if platform == "cpu" and dtype in DTYPES and built() else "xla"
-
-
-def _left_to_xla(plan: Plan, workload: Workload) -> bool:
-    """Whether the backend that the plan was made for is known not to run it."""
-    if workload.backend == "pallas_tpu":
-        from patterndsl.backends import pallas_tpu
-
-        sizes = workload.head_dim, workload.v_head_dim
-        heads = workload.heads, workload.kv_heads
-        return not pallas_tpu.fits(*sizes) or pallas_tpu.refused(plan, *heads) is not None
-    if workload.backend != "pallas_gpu":
-        return workload.backend == "cpu_native" and bool(plan.facts_by_tiles)
-    from patterndsl.backends import pallas_gpu
-
-    return not pallas_gpu.fits(workload.head_dim, workload.v_head_dim) or pallas_gpu.refused(plan) is not None
-
-
-def platform_in_use(device: Device | None = None) -> str:
-    """JAX's device where JAX is in use, unless one is given: a plan alone is no reason to import it."""
-    if device is not None:
-        return device.platform
-    return str(sys.modules["jax"].default_backend()) if "jax" in sys.modules else "cpu"
-
-
-def chip_of(device: Device | None) -> str | None:
-    """What a device that is not at hand is called; None for the one at hand."""
-    return None if device is None else device.chip
-
-
-def _target(x: Any, device: Device | None) -> Target:
-    import jax
-
-    from patterndsl.backends import Target
-
-    return Target(
-        platform=jax.default_backend() if device is None else device.platform,
-        dtype=x.q.dtype.name,
-        batch=x.q.shape[0],
-        num_heads=x.q.shape[2],
-        num_kv_heads=x.k.shape[2],
-        head_dim=x.q.shape[3],
-        v_head_dim=x.v.shape[3],
-        has_bias=x.bias is not None,
-        has_slopes=x.alibi_slopes is not None,
-        interpret=device is not None and device.interpret,
-        chip=chip_of(device),
-    )

@@ -71,7 +71,8 @@ def calibrate(*, backend: str = "auto", seconds: float = 180.0, store: bool = Tr
     """
     import jax
 
-    from patterndsl.api import compile, priced_as
+    from patterndsl.api import compile
+    from patterndsl.targets import priced_as
     from patterndsl.timing import Shapes
 
     automatic = dict.fromkeys((priced_as("auto", jax.default_backend()), "xla"))

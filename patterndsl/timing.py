@@ -31,7 +31,7 @@ class Shapes:
 
     def workload(self, backend: str) -> Workload:
         """The operands as the cost model sees them."""
-        from patterndsl.api import workload_of
+        from patterndsl.targets import workload_of
 
         return workload_of(self.target(), backend)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patterndsl.api import chip_of, platform_in_use, priced_as
 from patterndsl.plan.cost import Workload
 from patterndsl.spec import Spec
+from patterndsl.targets import chip_of, platform_in_use, priced_as
 from patterndsl.timing import Shapes
 
 if TYPE_CHECKING:

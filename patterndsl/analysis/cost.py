@@ -74,7 +74,7 @@ def plan_cost(
 
 def _workload(attention: Attention, heads: int, head_dim: int, itemsize: int) -> Workload:
     """One sequence on JAX's device, or on the CPU."""
-    from patterndsl.api import platform_in_use, priced_as
+    from patterndsl.targets import platform_in_use, priced_as
 
     platform = platform_in_use()
     dtype = {2: "bfloat16", 4: "float32"}.get(itemsize, "float64")
